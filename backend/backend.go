@@ -1,0 +1,149 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lovage-go/lovage/protocol"
+)
+
+// Record is an encoded result; see [protocol.Record].
+type Record = protocol.Record
+
+// Backend stores results. It is safe for concurrent use.
+type Backend interface {
+	// Store writes records in order, obeying sticky success.
+	Store(ctx context.Context, recs ...*Record) error
+	// Fetch returns one record for each id, in order; an unknown or expired id
+	// gives a Record with that TaskID and no Meta.
+	Fetch(ctx context.Context, ids ...string) ([]Record, error)
+	// Forget deletes records; an unknown id is no error.
+	Forget(ctx context.Context, ids ...string) error
+	Features() Features
+	Close() error
+}
+
+// Features are the abilities that are data, not methods.
+type Features struct {
+	Expires bool // records vanish by themselves after Record.Expires
+	Durable bool // records outlive the process
+	Chords  bool // results can be collected for chords
+}
+
+// Watcher wakes a client that waits for results.
+type Watcher interface {
+	// Watch rings after a record of one of the ids was written. A ring says
+	// only "look"; one may be spurious, and, after a lost connection, one may
+	// be late, so that callers look again now and then.
+	Watch(ctx context.Context, ids ...string) (Watch, error)
+}
+
+// Watch is a subscription. Ring is never closed; Close ends the subscription.
+type Watch interface {
+	Ring() <-chan struct{}
+	Close() error
+}
+
+// GroupStore keeps the members of a group as an encoded document.
+type GroupStore interface {
+	SaveGroup(ctx context.Context, id string, doc []byte, expires time.Duration) error
+	RestoreGroup(ctx context.Context, id string) ([]byte, error) // nil: unknown
+	DeleteGroup(ctx context.Context, id string) error
+}
+
+// OnceClaimer guards a message that may have been sent twice with one id.
+type OnceClaimer interface {
+	// ClaimOnce takes the id for owner until the lease ends. It reports false
+	// if the id is done or held by another owner whose lease still runs.
+	ClaimOnce(ctx context.Context, id, owner string, lease time.Duration) (bool, error)
+	// DoneOnce marks the id as done for keep.
+	DoneOnce(ctx context.Context, id, owner string, keep time.Duration) error
+}
+
+// LossCounter counts lost workers by task id, for brokers that cannot.
+type LossCounter interface {
+	CountLoss(ctx context.Context, taskID string, keep time.Duration) (losses int, err error)
+}
+
+// Cleaner deletes expired records of a store that does not do it by itself.
+type Cleaner interface {
+	Cleanup(ctx context.Context) (deleted int, err error)
+}
+
+// Errors that drivers return.
+var (
+	ErrClosed      = errors.New("backend: closed")
+	ErrUnavailable = errors.New("backend: unavailable")
+	ErrUnsupported = errors.New("backend: not supported")
+)
+
+// Config is what a driver is opened with.
+type Config struct {
+	URL     string
+	Options map[string]any // result_backend_transport_options, Celery's names
+	Logger  *slog.Logger   // nil: slog.Default()
+}
+
+// Log returns the logger, never nil.
+func (c Config) Log() *slog.Logger {
+	if c.Logger != nil {
+		return c.Logger
+	}
+	return slog.Default()
+}
+
+// Opener opens a store for a URL of its scheme.
+type Opener func(ctx context.Context, cfg Config) (Backend, error)
+
+var drivers = struct {
+	sync.RWMutex
+	m map[string]Opener
+}{m: map[string]Opener{}}
+
+var imports = map[string]string{
+	"memory":       "github.com/lovage-go/lovage/memory",
+	"cache+memory": "github.com/lovage-go/lovage/memory",
+	"sqlite":       "github.com/lovage-go/lovage/backend/sqlbackend",
+}
+
+// Register makes a driver available under URL schemes. It is called from a
+// driver's init; a scheme registered twice panics.
+func Register(open Opener, schemes ...string) {
+	drivers.Lock()
+	defer drivers.Unlock()
+	for _, s := range schemes {
+		if _, dup := drivers.m[s]; dup {
+			panic("backend: scheme " + s + " registered twice")
+		}
+		drivers.m[s] = open
+	}
+}
+
+// Open opens the store that the URL's scheme names.
+func Open(ctx context.Context, cfg Config) (Backend, error) {
+	scheme, _, ok := strings.Cut(cfg.URL, ":")
+	if !ok || scheme == "" {
+		return nil, fmt.Errorf("result_backend %q has no scheme: write it like sqlite:///path/to/file.db or memory://", cfg.URL)
+	}
+	drivers.RLock()
+	open := drivers.m[scheme]
+	known := make([]string, 0, len(drivers.m))
+	for s := range drivers.m {
+		known = append(known, s)
+	}
+	drivers.RUnlock()
+	if open != nil {
+		return open(ctx, cfg)
+	}
+	sort.Strings(known)
+	if pkg, ok := imports[scheme]; ok {
+		return nil, fmt.Errorf("result backend scheme %q is not linked into this program: add import _ %q", scheme, pkg)
+	}
+	return nil, fmt.Errorf("result backend scheme %q is not known; this program has: %s", scheme, strings.Join(known, ", "))
+}

@@ -1,0 +1,118 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/lovage-go/lovage/protocol"
+)
+
+// Fanouter delivers a message to everyone who listens at that moment.
+type Fanouter interface {
+	// Broadcast sends each message to every listener of the exchange whose
+	// pattern matches the message's RoutingKey. Nobody listening is no error.
+	Broadcast(ctx context.Context, exchange string, msgs ...*Message) error
+	// Listen starts to receive. pattern is an AMQP topic pattern: words parted
+	// by dots, * for one word, # for any number.
+	Listen(ctx context.Context, exchange, pattern string) (Listener, error)
+}
+
+// Listener receives broadcasts from the moment Listen returned. A listener that
+// does not keep up loses the oldest and is told so by Missed.
+type Listener interface {
+	Next(ctx context.Context) (Delivery, error)
+	Missed() int64
+	Close() error
+}
+
+// Purger deletes what waits in a queue (ready and delayed, not claimed).
+type Purger interface {
+	Purge(ctx context.Context, queue string) (int, error)
+}
+
+// Length counts the messages of one queue.
+type Length struct{ Ready, Claimed, Delayed, Dead int }
+
+// Lengther counts queues. With no names it counts every queue it knows.
+type Lengther interface {
+	Lengths(ctx context.Context, queues ...string) (map[string]Length, error)
+}
+
+// Peeker looks at waiting messages without claiming them, next one first.
+type Peeker interface {
+	Peek(ctx context.Context, queue string, offset, limit int) ([]Delivery, error)
+}
+
+// Pauser stops deliveries from a queue, durably, for all consumers.
+type Pauser interface {
+	Pause(ctx context.Context, queue string) error
+	Resume(ctx context.Context, queue string) error
+	Paused(ctx context.Context) ([]string, error)
+}
+
+// LeaseRenewer keeps the claims of a living consumer. The worker calls Renew
+// every RenewEvery with all deliveries it holds; those whose claim has ended
+// come back as lost, and their runs must stop.
+type LeaseRenewer interface {
+	RenewEvery() time.Duration
+	Renew(ctx context.Context, held []*Delivery) (lost []*Delivery, err error)
+}
+
+// LossCounter counts, by message, the workers that died while they ran it. It
+// is asked just before an Orphaned message runs again, so that a first run
+// costs nothing and a message that was only waiting in a dead worker's hands
+// is not blamed.
+type LossCounter interface {
+	CountLoss(ctx context.Context, d *Delivery) (losses int, err error)
+}
+
+// Dead is a dead letter.
+type Dead struct {
+	ID         string
+	Queue      string
+	Reason     string
+	At         time.Time
+	TaskID     string
+	Task       string
+	Losses     int
+	Headers    []byte
+	Properties protocol.Properties
+	Body       []byte
+}
+
+// DeadLetterer serves an operator. Ids are those of [Dead].
+type DeadLetterer interface {
+	// DeadLetters lists newest first, after the id given ("" from the start).
+	DeadLetters(ctx context.Context, queue, after string, limit int) ([]Dead, error)
+	DeadLetter(ctx context.Context, id string) (Dead, error)
+	// RequeueDead sends the letters back to their queues as they were, with
+	// losses forgotten; DropDead deletes them. Both return how many there were.
+	RequeueDead(ctx context.Context, ids ...string) (int, error)
+	DropDead(ctx context.Context, ids ...string) (int, error)
+}
+
+// Finish is all that the end of one run causes.
+type Finish struct {
+	Publish []*Message
+	Store   []*protocol.Record
+	Settle  Settlement
+}
+
+// AtomicFinisher commits finishes, each as a whole or not at all, refused with
+// [ErrLeaseLost] if its claim has ended. It is used when broker and result
+// backend are one store (equal [StoreIdentity]).
+type AtomicFinisher interface {
+	FinishAll(ctx context.Context, finishes ...Finish) error
+}
+
+// StoreIdentity names the store behind a driver, so that a broker and a backend
+// can find that they share it. An empty id shares with nobody.
+type StoreIdentity interface{ StoreID() string }
+
+// TxPublisher publishes inside a transaction of the caller's.
+type TxPublisher interface {
+	PublishTx(ctx context.Context, tx any, msgs ...*Message) error
+}
+
+// Confirmer tells whether publishes are confirmed by the broker.
+type Confirmer interface{ Confirms() bool }

@@ -1,0 +1,27 @@
+package protocol
+
+// State is the state of a task as Celery names it. Any other string is a
+// custom state, which counts as unready.
+type State string
+
+// The states that Celery knows. Pending is also the state of an unknown id.
+const (
+	Pending  State = "PENDING"
+	Received State = "RECEIVED"
+	Started  State = "STARTED"
+	Success  State = "SUCCESS"
+	Failure  State = "FAILURE"
+	Revoked  State = "REVOKED"
+	Rejected State = "REJECTED"
+	Retry    State = "RETRY"
+	Ignored  State = "IGNORED"
+)
+
+// Ready reports whether the task has ended: SUCCESS, FAILURE or REVOKED.
+func (s State) Ready() bool { return s == Success || s == Failure || s == Revoked }
+
+// Exception reports whether the result is an error: RETRY, FAILURE or REVOKED.
+func (s State) Exception() bool { return s == Retry || s == Failure || s == Revoked }
+
+// Propagate reports whether a waiting client gets the error: FAILURE or REVOKED.
+func (s State) Propagate() bool { return s == Failure || s == Revoked }
