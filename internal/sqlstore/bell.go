@@ -111,14 +111,16 @@ func (e *Ear) Listen() {
 	e.rung = e.b.rung
 }
 
-// Wait returns nil after a ring since Listen, or after at most d; ctx's cause
-// when ctx ends, and ErrClosed when the store does. It listens anew.
-func (e *Ear) Wait(ctx context.Context, d time.Duration) error {
+// Wait returns nil after a ring since Listen, after at most d, or when also is
+// closed (it may be nil); ctx's cause when ctx ends, and ErrClosed when the
+// store does. It listens anew.
+func (e *Ear) Wait(ctx context.Context, d time.Duration, also <-chan struct{}) error {
 	timer := time.NewTimer(max(d, 0))
 	defer timer.Stop()
 	select {
 	case <-e.rung:
 	case <-timer.C:
+	case <-also:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-e.core.bells.ended:

@@ -149,6 +149,9 @@ func (c *core) transact(batch []*op) error {
 			break
 		}
 	}
+	if err == nil {
+		err = tx.expire()
+	}
 	if err == nil && tx.seq != 0 {
 		_, err = tx.exec(stSetSeq, tx.seq)
 	}

@@ -97,6 +97,9 @@ type core struct {
 	tx     Tx
 	routed []int64 // scratch of Tx.route
 
+	expireNext  int64        // µs, the committer's: when to delete what has expired
+	lookedAfter atomic.Int64 // ns: when the workers were last looked at
+
 	fileMu  sync.Mutex
 	file    os.FileInfo // the file that the connections have open
 	fileGen atomic.Int64
@@ -279,10 +282,19 @@ func (c *core) View(ctx context.Context, fn func(*Tx) error) error {
 
 func (c *core) close() error {
 	c.stateMu.Lock()
+	abandoned := c.closed
 	c.closed = true
 	c.stateMu.Unlock()
+	if abandoned {
+		return nil
+	}
 	c.bells.wakeAll()
 	c.pending.Wait()
+	return errors.Join(c.stop(), c.lock.close())
+}
+
+// stop ends the committer and closes the connections; nothing is under way.
+func (c *core) stop() error {
 	close(c.quit)
 	<-c.done
 	errs := []error{c.bells.close()}
@@ -294,7 +306,6 @@ func (c *core) close() error {
 	if c.writer != nil {
 		errs = append(errs, c.writer.close())
 	}
-	errs = append(errs, c.lock.close())
 	return errors.Join(errs...)
 }
 

@@ -17,6 +17,7 @@ const (
 	stQueuePaused
 	stBindingInsert
 	stBindings
+	stBindingKind
 
 	stMessageInsert
 	stMessageDelete
@@ -32,6 +33,7 @@ const (
 	stReadyBatchMessages
 	stDelayedInsert
 	stDelayedDue
+	stDelayedPeek
 	stDelayedDelete
 	stDelayedNext
 	stDelayedCount
@@ -77,7 +79,8 @@ const (
 	stLossExpire
 
 	stFanoutInsert
-	stFanoutMax
+	stFanoutNumber
+	stFanoutCount
 	stFanoutNext
 	stFanoutExpire
 	stFanoutTrim
@@ -102,6 +105,7 @@ var sqliteDialect = &dialect{
 	stQueuePaused:   `SELECT id, name FROM lovage_queue WHERE paused <> 0 ORDER BY name`,
 	stBindingInsert: `INSERT INTO lovage_binding (exchange, pattern, queue_id, kind) VALUES (?, ?, ?, ?) ON CONFLICT (exchange, pattern, queue_id) DO UPDATE SET kind = excluded.kind WHERE lovage_binding.kind <> excluded.kind`,
 	stBindings:      `SELECT kind, pattern, queue_id FROM lovage_binding WHERE exchange = ?`,
+	stBindingKind:   `SELECT kind FROM lovage_binding WHERE exchange = ? LIMIT 1`,
 
 	stMessageInsert: `INSERT INTO lovage_message (id, headers, envelope, body) VALUES (?, ?, ?, ?)`,
 	stMessageDelete: `DELETE FROM lovage_message WHERE id = ?`,
@@ -123,6 +127,9 @@ var sqliteDialect = &dialect{
 	stReadyBatchMessages: `DELETE FROM lovage_message WHERE id IN
 		(SELECT id FROM lovage_ready WHERE queue_id = ? AND (rank, pos, id) <= (?, ?, ?))`,
 
+	stDelayedPeek: `SELECT d.rank, d.due, d.id, d.flags, m.headers, m.envelope, m.body
+		FROM lovage_delayed d JOIN lovage_message m ON m.id = d.id
+		WHERE d.queue_id = ? ORDER BY d.due, d.id LIMIT ? OFFSET ?`,
 	stDelayedInsert: `INSERT INTO lovage_delayed (queue_id, due, id, rank, flags) VALUES (?, ?, ?, ?, ?)`,
 	stDelayedDue:    `SELECT due, id, rank, flags FROM lovage_delayed WHERE queue_id = ? AND due <= ? ORDER BY due, id LIMIT ?`,
 	stDelayedDelete: `DELETE FROM lovage_delayed WHERE queue_id = ? AND (due, id) <= (?, ?)`,
@@ -178,9 +185,10 @@ var sqliteDialect = &dialect{
 	stOnceExpire: `DELETE FROM lovage_once WHERE id IN (SELECT id FROM lovage_once WHERE expires <= ? LIMIT ?)`,
 	stLossExpire: `DELETE FROM lovage_loss WHERE task_id IN (SELECT task_id FROM lovage_loss WHERE expires <= ? LIMIT ?)`,
 
-	stFanoutInsert: `INSERT INTO lovage_fanout (seq, exchange, expires, headers, envelope, body) VALUES (?, ?, ?, ?, ?, ?)`,
-	stFanoutMax:    `SELECT max(seq) FROM lovage_fanout WHERE exchange = ?`,
-	stFanoutNext:   `SELECT seq, headers, envelope, body, expires FROM lovage_fanout WHERE exchange = ? AND seq > ? ORDER BY seq LIMIT ?`,
-	stFanoutExpire: `DELETE FROM lovage_fanout WHERE seq IN (SELECT seq FROM lovage_fanout ORDER BY seq LIMIT ?) AND expires <= ?`,
-	stFanoutTrim:   `DELETE FROM lovage_fanout WHERE seq <= ?`,
+	stFanoutInsert: `INSERT INTO lovage_fanout (exchange, n, expires, headers, envelope, body) VALUES (?, ?, ?, ?, ?, ?)`,
+	stFanoutNumber: `INSERT INTO lovage_counter (name, n) VALUES ('fanout ' || ?, ?) ON CONFLICT (name) DO UPDATE SET n = lovage_counter.n + excluded.n RETURNING n`,
+	stFanoutCount:  `SELECT n FROM lovage_counter WHERE name = 'fanout ' || ?`,
+	stFanoutNext:   `SELECT n, expires, headers, envelope, body FROM lovage_fanout WHERE exchange = ? AND n > ? ORDER BY n LIMIT ?`,
+	stFanoutExpire: `DELETE FROM lovage_fanout WHERE (exchange, n) IN (SELECT exchange, n FROM lovage_fanout WHERE expires <= ? LIMIT ?)`,
+	stFanoutTrim:   `DELETE FROM lovage_fanout WHERE exchange = ? AND n <= ?`,
 }

@@ -124,3 +124,30 @@ func isBusy(err error) bool {
 	}
 	return false
 }
+
+// Sentinels are a driver package's names for the errors of the store.
+type Sentinels struct{ Closed, Unavailable, LeaseLost, NoQueue, TooLarge error }
+
+// Map adds the driver's sentinel to an error of the store; the text stays.
+func (s Sentinels) Map(err error) error {
+	for _, p := range [...]struct{ from, to error }{
+		{ErrClosed, s.Closed}, {ErrUnavailable, s.Unavailable}, {ErrLeaseLost, s.LeaseLost}, {ErrNoQueue, s.NoQueue}, {ErrTooLarge, s.TooLarge},
+	} {
+		if p.to != nil && errors.Is(err, p.from) && !errors.Is(err, p.to) {
+			return &mapped{err: err, is: p.to}
+		}
+	}
+	return err
+}
+
+type mapped struct{ err, is error }
+
+func (m *mapped) Error() string   { return m.err.Error() }
+func (m *mapped) Unwrap() []error { return []error{m.is, m.err} }
+
+// Broken reports a failure of the store itself, which undoes a transaction, as
+// against an operation's own refusal.
+func Broken(err error) bool {
+	var sql *sqlError
+	return errors.As(err, &sql)
+}

@@ -12,6 +12,8 @@ type Message struct {
 	Headers    []byte
 	Envelope   []byte
 	Body       []byte
+
+	Routed int // set by Publish
 }
 
 // Flags of a message's place.
@@ -25,13 +27,14 @@ const (
 // only wait their turn, in the order of the times.
 const aheadOfAll = 1 << 61
 
-// Publish puts the message into its queue or queues. It writes nothing when it
-// gives ErrNoQueue.
+// Publish puts the message into its queue or queues and sets m.Routed to their
+// number. It writes nothing when it gives ErrNoQueue.
 func (tx *Tx) Publish(m *Message) error {
 	ids, err := tx.route(m)
 	if err != nil {
 		return err
 	}
+	m.Routed = len(ids)
 	for _, queue := range ids {
 		id, err := tx.next()
 		if err != nil {
@@ -68,16 +71,27 @@ func nonNil(b []byte) []byte {
 	return b
 }
 
-// Peek reads a queue's ready messages in their order, without claiming.
+// Peek reads a queue's waiting messages in their order, the delayed ones last,
+// without claiming.
 func (tx *Tx) Peek(queue string, offset, limit int) ([]Delivery, error) {
 	id, err := tx.queueID(queue, false)
-	if err != nil || id == 0 {
+	if err != nil || id == 0 || limit <= 0 {
 		return nil, err
 	}
+	offset = max(offset, 0)
 	var out []Delivery
-	err = tx.query(stReadyPeek, 7, func(row []value) error {
+	collect := func(row []value) error {
 		out = append(out, delivery(row, queue, id))
 		return nil
-	}, id, int64(limit), int64(offset))
+	}
+	if err := tx.query(stReadyPeek, 7, collect, id, int64(limit), int64(offset)); err != nil || len(out) >= limit {
+		return out, err
+	}
+	ready, _, err := tx.number(stReadyCount, id)
+	if err != nil {
+		return nil, err
+	}
+	skip := max(int64(offset)-ready, 0)
+	err = tx.query(stDelayedPeek, 7, collect, id, int64(limit-len(out)), skip)
 	return out, err
 }

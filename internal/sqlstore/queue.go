@@ -15,8 +15,22 @@ const (
 // Binding ties a queue to an exchange.
 type Binding struct{ Exchange, Kind, Pattern string }
 
-// Declare makes the queue and its bindings exist.
+// Declare makes the queue and its bindings exist. An exchange keeps the kind
+// that it was first bound with.
 func (tx *Tx) Declare(queue string, bindings ...Binding) error {
+	for _, b := range bindings {
+		have := b.Kind
+		err := tx.query(stBindingKind, 1, func(row []value) error {
+			have = text(row[0])
+			return nil
+		}, b.Exchange)
+		if err != nil {
+			return err
+		}
+		if have != b.Kind {
+			return fmt.Errorf("declare queue %q: exchange %q exists with type %s, not %s: use one type or another name", queue, b.Exchange, have, b.Kind)
+		}
+	}
 	id, err := tx.queueID(queue, true)
 	if err != nil {
 		return err
@@ -27,6 +41,12 @@ func (tx *Tx) Declare(queue string, bindings ...Binding) error {
 		}
 	}
 	return nil
+}
+
+// HasQueue reports whether a queue exists.
+func (tx *Tx) HasQueue(name string) (bool, error) {
+	id, err := tx.queueID(name, false)
+	return id != 0, err
 }
 
 // queueID gives the id of a queue, 0 if there is none and none is to be made.
@@ -180,36 +200,41 @@ func (tx *Tx) PurgeSome(queue string, limit int) (int, error) {
 	return total, nil
 }
 
-// route gives the ids of the queues that take a message.
+// route gives the ids of the queues that take a message; none is no error
+// unless it is mandatory. The anonymous exchange knows every queue by its name
+// and makes what it does not know, as Celery's task_create_missing_queues has
+// it; what no binding takes goes to the queue that the sender named.
 func (tx *Tx) route(m *Message) ([]int64, error) {
-	queue := m.Queue
-	if queue == "" && m.Exchange == "" {
-		queue = m.RoutingKey
-	}
-	if queue != "" {
-		// A mandatory message is refused, any other makes its queue, as with
-		// Celery's task_create_missing_queues.
-		id, err := tx.queueID(queue, !m.Mandatory)
-		if err == nil && id == 0 {
-			err = fmt.Errorf("%w: %q is not declared", ErrNoQueue, queue)
+	ids := tx.core.routed[:0]
+	name := m.Queue
+	if m.Exchange != "" {
+		err := tx.query(stBindings, 3, func(row []value) error {
+			if id := integer(row[2]); matches(text(row[0]), text(row[1]), m.RoutingKey) && !contains(ids, id) {
+				ids = append(ids, id)
+			}
+			return nil
+		}, m.Exchange)
+		if tx.core.routed = ids; err != nil || len(ids) > 0 {
+			return ids, err
 		}
+	} else if name == "" {
+		name = m.RoutingKey
+	}
+	if name != "" {
+		id, err := tx.queueID(name, !m.Mandatory)
 		if err != nil {
 			return nil, err
 		}
-		return append(tx.core.routed[:0], id), nil
-	}
-	ids := tx.core.routed[:0]
-	err := tx.query(stBindings, 3, func(row []value) error {
-		if id := integer(row[2]); matches(text(row[0]), text(row[1]), m.RoutingKey) && !contains(ids, id) {
+		if id != 0 {
 			ids = append(ids, id)
+			tx.core.routed = ids
+			return ids, nil
 		}
-		return nil
-	}, m.Exchange)
-	if err == nil && len(ids) == 0 {
-		err = fmt.Errorf("%w: no queue is bound to exchange %q for routing key %q", ErrNoQueue, m.Exchange, m.RoutingKey)
 	}
-	tx.core.routed = ids
-	return ids, err
+	if !m.Mandatory {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w: exchange %q, routing key %q, queue %q: declare one or bind it", ErrNoQueue, m.Exchange, m.RoutingKey, m.Queue)
 }
 
 func contains(ids []int64, id int64) bool {

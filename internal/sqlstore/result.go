@@ -85,7 +85,7 @@ func (tx *Tx) ResultChanged(taskID string, seq int64) (bool, error) {
 // ExpireSome deletes up to limit expired rows of each kind that can expire and
 // returns how many results there were among them.
 func (tx *Tx) ExpireSome(limit int) (results int, more bool, err error) {
-	for _, st := range []statement{stResultExpire, stGroupExpire, stOnceExpire, stLossExpire} {
+	for _, st := range [...]statement{stResultExpire, stGroupExpire, stOnceExpire, stLossExpire, stFanoutExpire} {
 		n, err := tx.exec(st, tx.now, int64(limit))
 		if err != nil {
 			return 0, false, err

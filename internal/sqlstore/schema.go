@@ -50,8 +50,10 @@ CREATE INDEX lovage_group_expires ON lovage_group (expires) WHERE expires IS NOT
 CREATE TABLE lovage_once (id TEXT PRIMARY KEY, owner TEXT NOT NULL, done INTEGER NOT NULL, expires INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX lovage_once_expires ON lovage_once (expires);
 
-CREATE TABLE lovage_fanout (seq INTEGER PRIMARY KEY, exchange TEXT NOT NULL, expires INTEGER NOT NULL, headers BLOB NOT NULL, envelope BLOB NOT NULL, body BLOB NOT NULL);
-CREATE INDEX lovage_fanout_exchange ON lovage_fanout (exchange, seq);
+CREATE TABLE lovage_fanout (
+	exchange TEXT NOT NULL, n INTEGER NOT NULL, expires INTEGER NOT NULL, headers BLOB NOT NULL, envelope BLOB NOT NULL, body BLOB NOT NULL,
+	PRIMARY KEY (exchange, n)) WITHOUT ROWID;
+CREATE INDEX lovage_fanout_expires ON lovage_fanout (expires);
 `
 
 // migrate brings the file's schema to schemaVersion in one transaction. It is

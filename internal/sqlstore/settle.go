@@ -18,7 +18,7 @@ func (tx *Tx) Requeue(worker int64, d *Delivery) error {
 	if err != nil {
 		return err
 	}
-	return tx.place(d.queue, d.rank, pos, d.ID, 0, d.flags|flagRedelivered)
+	return tx.place(d.queue, d.rank, pos, d.ID, 0, flagRedelivered)
 }
 
 // HandBack puts the message back where it was taken from.
@@ -81,7 +81,7 @@ type Finish struct {
 // finish before anything is written.
 func (tx *Tx) Finish(worker int64, f *Finish) error {
 	for _, m := range f.Publish {
-		if m.Mandatory || m.Queue == "" {
+		if m.Mandatory {
 			if _, err := tx.route(m); err != nil {
 				return err
 			}

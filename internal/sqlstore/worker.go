@@ -27,22 +27,22 @@ func (tx *Tx) Renew(worker int64, lease time.Duration) error {
 
 // Unregister hands a worker's claims back, uncounted, and deletes its row.
 func (tx *Tx) Unregister(worker int64) error {
-	return tx.release(worker, flagRedelivered)
+	_, err := tx.release(worker, flagRedelivered)
+	return err
 }
 
-func (tx *Tx) release(worker, flags int64) error {
-	n, err := tx.exec(stClaimsToReady, flags, worker)
-	if err != nil {
-		return err
+func (tx *Tx) release(worker, flags int64) (claims int64, err error) {
+	if claims, err = tx.exec(stClaimsToReady, flags, worker); err != nil {
+		return 0, err
 	}
-	if n > 0 {
+	if claims > 0 {
 		tx.bells |= BellWork
 		if _, err := tx.exec(stClaimsDelete, worker); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	_, err = tx.exec(stWorkerDelete, worker)
-	return err
+	return claims, err
 }
 
 // Gone is a worker that has lost its claims or is to lose them.
@@ -51,6 +51,7 @@ type Gone struct {
 	Name   string
 	Reason string
 	lock   string
+	claims int64
 }
 
 // Suspects lists the workers that look dead: their lock is free, their lease
@@ -87,7 +88,7 @@ func (tx *Tx) Suspects() ([]Gone, error) {
 
 // TakeOver gives a suspect's claims back to their queues as orphans. It reports
 // false if the worker has shown life or is gone already.
-func (tx *Tx) TakeOver(w Gone) (bool, error) {
+func (tx *Tx) TakeOver(w *Gone) (bool, error) {
 	still := false
 	err := tx.query(stWorkerList, 5, func(row []value) error {
 		if integer(row[0]) == w.ID {
@@ -98,5 +99,6 @@ func (tx *Tx) TakeOver(w Gone) (bool, error) {
 	if err != nil || !still {
 		return false, err
 	}
-	return true, tx.release(w.ID, flagRedelivered|flagOrphaned)
+	w.claims, err = tx.release(w.ID, flagRedelivered|flagOrphaned)
+	return err == nil, err
 }
