@@ -11,12 +11,15 @@ type Body struct {
 }
 
 // Embed is the third element of the body: what runs after the task.
-// Chain is Celery's stack: the next task is the last element.
+// Chain is Celery's stack: the next task is the last element. A nil list is
+// null on the wire, an empty one [].
 type Embed struct {
 	Callbacks []Signature
 	Errbacks  []Signature
 	Chain     []Signature
 	Chord     *Signature
+	// Extra are keys that this version does not know, kept.
+	Extra map[string]json.RawMessage
 }
 
 // Empty reports whether nothing follows the task.
