@@ -1,3 +1,11 @@
 module github.com/lovage-go/lovage
 
 go 1.26
+
+require (
+	github.com/andybalholm/brotli v1.2.8
+	github.com/dsnet/compress v0.0.1
+	github.com/google/uuid v1.6.0
+	github.com/klauspost/compress v1.20.3
+	github.com/ulikunitz/xz v0.5.17
+)
