@@ -22,7 +22,17 @@ type value struct {
 }
 
 // valueFor is the value of type t. The error says why t cannot be an argument.
-func valueFor(t reflect.Type, c Codec) (value, error) {
+func valueFor(t reflect.Type, c Codec) (value, error) { return nestedValue(t, c, 0) }
+
+// maxNesting bounds types that contain themselves without a struct between, such as
+// type Tree []Tree: below it the codec is trusted.
+const maxNesting = 16
+
+// nestedValue is the value of t, which stands inside depth others.
+func nestedValue(t reflect.Type, c Codec, depth int) (value, error) {
+	if depth > maxNesting {
+		return codecValue(t, c), nil
+	}
 	if marshalsItself(t) || t == reflect.TypeFor[json.Number]() {
 		return codecValue(t, c), nil
 	}
@@ -38,16 +48,16 @@ func valueFor(t reflect.Type, c Codec) (value, error) {
 	case reflect.String:
 		return value{encodeString, decodeString, true}, nil
 	case reflect.Pointer:
-		elem, err := valueFor(t.Elem(), c)
+		elem, err := nestedValue(t.Elem(), c, depth+1)
 		return pointerValue(elem), err
 	case reflect.Slice:
-		elem, err := valueFor(t.Elem(), c)
+		elem, err := nestedValue(t.Elem(), c, depth+1)
 		if elem.plain && t.Elem().Kind() != reflect.Uint8 {
 			return listValue(t, elem), err
 		}
 		return codecValue(t, c), err
 	case reflect.Array, reflect.Map:
-		_, err := valueFor(t.Elem(), c)
+		_, err := nestedValue(t.Elem(), c, depth+1)
 		return codecValue(t, c), err
 	case reflect.Struct:
 		return codecValue(t, c), nil
