@@ -82,9 +82,9 @@ func TestBindValues(t *testing.T) {
 		{bound[[]int](t, `[[1,"a"]]`), `proj.f: argument "arg": element 1: got a string, want int`},
 		{bound[[]int](t, `[1]`), `proj.f: argument "arg": got a number, want []int`},
 		{bound[int](t, `[`+strings.Repeat("9", 100)+`]`), `proj.f: argument "arg": got ` + strings.Repeat("9", 40) + `..., which overflows int`},
-		{bound[addArgs](t, `[1,[]]`), `proj.f: argument "y": got a list, want int`},
-		{bound[int](t, `{}`), `proj.f: args: invalid JSON at byte 0: got '{', want an array`},
-		{bound[int](t, `[1`), `proj.f: args: invalid JSON at byte 2: the text ends, want ',' or ']'`},
+		{bound[addArgs](t, `[1,[]]`), `proj.f: argument "y": got an array, want int`},
+		{bound[int](t, `{}`), `proj.f: args: not JSON at byte 0: got an object, want an array`},
+		{bound[int](t, `[1`), `proj.f: args: not JSON at byte 2: want a comma or the end of an array`},
 	} {
 		if !reflect.DeepEqual(c.got, c.want) {
 			t.Errorf("got %#v, want %#v", c.got, c.want)
@@ -138,7 +138,7 @@ func TestBindRestAndExtraErrors(t *testing.T) {
 	for _, c := range []struct{ args, kwargs, want string }{
 		{`[1,"a"]`, `{}`, `proj.f: argument "*rest[1]": got a string, want int`},
 		{`[]`, `{"a":null}`, `proj.f: argument "a": got null, want int`},
-		{`[]`, `[]`, `proj.f: kwargs: invalid JSON at byte 0: got '[', want an object`},
+		{`[]`, `[]`, `proj.f: kwargs: not JSON at byte 0: got an array, want an object`},
 	} {
 		var v args
 		err := p.Bind("proj.f", json.RawMessage(c.args), json.RawMessage(c.kwargs), &v)

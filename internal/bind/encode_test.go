@@ -52,7 +52,7 @@ func TestEncode(t *testing.T) {
 		"ExtraIsAParameter": {
 			encoded(t, mixedArgs{More: map[string]any{"x": 1}}), `argument "more": the key "x" is a parameter of its own; set that field`},
 		"Nothing":     {encoded(t, struct{}{}), `[] {}`},
-		"Single":      {encoded(t, "a\"b\x00ü"), `["a\"b\u0000ü"] {}`},
+		"Single":      {encoded(t, "a\"b\x00ü"), `["a\"b\u0000\u00fc"] {}`},
 		"SingleNil":   {encoded[any](t, nil), `[null] {}`},
 		"NilSlice":    {encoded[[]int](t, nil), `[[]] {}`},
 		"NilMap":      {encoded[map[string]int](t, nil), `[{}] {}`},

@@ -191,11 +191,11 @@ func TestBadTypes(t *testing.T) {
 		want string // in the error, besides the type's name
 	}{
 		{reflect.TypeFor[unknown](), `field Y, tag "y,defualt=0": unknown option "defualt=0"`},
-		{reflect.TypeFor[badDefault](), `field Y, tag "y,default=no": the default: invalid JSON`},
+		{reflect.TypeFor[badDefault](), `field Y, tag "y,default=no": the default: not JSON at byte 0`},
 		{reflect.TypeFor[wrongDefault](), `the default: got a string, want int`},
 		{reflect.TypeFor[nullDefault](), `the default: got null, want int`},
 		{reflect.TypeFor[wideDefault](), `the default: got 300, which overflows int8`},
-		{reflect.TypeFor[emptyDefault](), `the default: invalid JSON at byte 0: the text ends`},
+		{reflect.TypeFor[emptyDefault](), `the default: not JSON at byte 0: the text ends`},
 		{reflect.TypeFor[forgotComma](), `the name "default=3" is not a Python identifier`},
 		{reflect.TypeFor[dashed](), `the name "user-id" is not a Python identifier`},
 		{reflect.TypeFor[order](), `field B: required after the optional field A`},

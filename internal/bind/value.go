@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/lovage-go/lovage/internal/jsontext"
+	"github.com/lovage-go/lovage/internal/pyjson"
 )
 
 // value writes and reads the JSON of one Go type. Scalars, pointers to them and lists
@@ -83,7 +84,7 @@ func encodeBool(dst []byte, v reflect.Value) ([]byte, error) {
 }
 
 func decodeBool(dst reflect.Value, text []byte) error {
-	if jsontext.KindOf(text) != jsontext.Bool {
+	if kind(text) != isBool {
 		return mismatch(text, dst.Type())
 	}
 	dst.SetBool(text[0] == 't')
@@ -125,7 +126,7 @@ func decodeUint(dst reflect.Value, text []byte) error {
 // parseInt reads an integer. Python sends 3.0 where a computation made it a float, so
 // a float without a fraction is taken.
 func parseInt(text []byte, t reflect.Type) (int64, error) {
-	if jsontext.KindOf(text) != jsontext.Number {
+	if kind(text) != isNumber {
 		return 0, mismatch(text, t)
 	}
 	n, err := strconv.ParseInt(string(text), 10, 64)
@@ -143,7 +144,7 @@ func parseInt(text []byte, t reflect.Type) (int64, error) {
 }
 
 func parseUint(text []byte, t reflect.Type) (uint64, error) {
-	if jsontext.KindOf(text) != jsontext.Number {
+	if kind(text) != isNumber {
 		return 0, mismatch(text, t)
 	}
 	n, err := strconv.ParseUint(string(text), 10, 64)
@@ -192,7 +193,7 @@ func floatEncoder(c Codec) func([]byte, reflect.Value) ([]byte, error) {
 }
 
 func decodeFloat(dst reflect.Value, text []byte) error {
-	if jsontext.KindOf(text) != jsontext.Number {
+	if kind(text) != isNumber {
 		return mismatch(text, dst.Type())
 	}
 	f, err := strconv.ParseFloat(string(text), dst.Type().Bits())
@@ -208,14 +209,14 @@ func encodeString(dst []byte, v reflect.Value) ([]byte, error) {
 	if !utf8.ValidString(s) {
 		return nil, errNotUTF8
 	}
-	return jsontext.AppendQuoted(dst, s), nil
+	return pyjson.AppendString(dst, s), nil
 }
 
 func decodeString(dst reflect.Value, text []byte) error {
-	if jsontext.KindOf(text) != jsontext.String {
+	if kind(text) != isString {
 		return mismatch(text, dst.Type())
 	}
-	dst.SetString(jsontext.Unquote(text))
+	dst.SetString(pyjson.Unquote(text[1 : len(text)-1]))
 	return nil
 }
 
@@ -229,7 +230,7 @@ func pointerValue(elem value) value {
 			return elem.encode(dst, v.Elem())
 		},
 		decode: func(dst reflect.Value, text []byte) error {
-			if jsontext.KindOf(text) == jsontext.Null {
+			if kind(text) == isNull {
 				dst.SetZero()
 				return nil
 			}
@@ -260,12 +261,11 @@ func listValue(t reflect.Type, elem value) value {
 			return append(dst, ']'), nil
 		},
 		decode: func(dst reflect.Value, text []byte) error {
-			switch jsontext.KindOf(text) {
-			case jsontext.Null:
+			if kind(text) == isNull {
 				dst.SetZero()
 				return nil
-			case jsontext.List:
-			default:
+			}
+			if kind(text) != isArray {
 				return mismatch(text, t)
 			}
 			n := 0
@@ -316,7 +316,7 @@ func codecValue(t reflect.Type, c Codec) value {
 			return marshal(dst, c, box.Interface())
 		},
 		decode: func(dst reflect.Value, text []byte) error {
-			if jsontext.KindOf(text) == jsontext.Null {
+			if kind(text) == isNull {
 				if !nullable {
 					return mismatch(text, t)
 				}
@@ -342,14 +342,26 @@ func explain(err error, text []byte, t reflect.Type) error {
 	if err == nil {
 		return nil
 	}
-	if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && te.Field != "" {
-		return fmt.Errorf("at %s: got %s, want %s: %w", te.Field, te.Value, te.Type, err)
+	if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && te.Type == t {
+		return mismatch(text, t)
 	}
-	return fmt.Errorf("%w: %w", mismatch(text, t), err)
+	return fmt.Errorf("want %s: %w", t, err)
 }
 
+// What pyjson.Kind says of the values that are read here.
+const (
+	isNull   = "null"
+	isBool   = "a boolean"
+	isNumber = "a number"
+	isString = "a string"
+	isArray  = "an array"
+)
+
+// kind names the kind of value that text is.
+func kind(text []byte) string { return pyjson.Kind(text[0]) }
+
 func mismatch(text []byte, t reflect.Type) error {
-	return fmt.Errorf("got %s, want %s", jsontext.KindOf(text), t)
+	return fmt.Errorf("got %s, want %s", kind(text), t)
 }
 
 func overflow(text []byte, t reflect.Type) error {
