@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/lovage-go/lovage/internal/isotime"
 	"github.com/lovage-go/lovage/internal/pyjson"
 )
 
@@ -104,7 +105,7 @@ func (d *document) v1Key(v *v1, key []byte) (err error) {
 // task_protocol=1. Version 1 has no chain, root, parent, shadow or stamps: a
 // chain must have been turned into a link of its last callback by the caller.
 func AppendV1(dst []byte, h *Headers, b *Body) []byte {
-	local := (h.ETA != "" && !hasZone(h.ETA)) || (h.Expires != "" && !hasZone(h.Expires))
+	local := (h.ETA != "" && !isotime.HasZone(h.ETA)) || (h.Expires != "" && !isotime.HasZone(h.Expires))
 	dst = pyjson.AppendString(append(dst, `{"task": `...), h.Task)
 	dst = appendNullable(append(dst, `, "id": `...), h.ID)
 	dst = appendRaw(append(dst, `, "args": `...), b.Args, "[]")
