@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage/internal/bind"
+	"github.com/lovage-go/lovage/serializer"
 )
 
 // bound is the value that Bind makes of args, or the error's text.
@@ -58,6 +59,10 @@ func TestBindValues(t *testing.T) {
 		{bound[*big.Int](t, `[123456789012345678901234567890]`), large},
 		{bound[big.Int](t, `[123456789012345678901234567890]`), *large},
 		{bound[time.Time](t, `["2026-11-21T00:00:00Z"]`), time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)},
+		{bound[time.Time](t, `[{"__type__":"datetime","__value__":"2026-11-21T01:00:00+01:00"}]`).(time.Time).UTC(), time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)},
+		{bound[any](t, `[12345678901234567890]`), serializer.Number("12345678901234567890")},
+		{bound[[]byte](t, `[{"__type__":"base64","__value__":"/w=="}]`), []byte{0xff}},
+		{bound[json.RawMessage](t, `[{"a": NaN}]`), json.RawMessage(`{"a": NaN}`)},
 		{bound[*addArgs](t, `[1,2]`), &addArgs{1, 2}},
 		{bound[[][]int](t, `[[[1],[2]]]`), [][]int{{1}, {2}}},
 
@@ -207,7 +212,7 @@ func FuzzBind(f *testing.F) {
 		}
 		again, kw, err := plan.Encode(in)
 		if err != nil {
-			return // a value that Python can send and JSON cannot: NaN
+			t.Fatalf("%s %s was bound and cannot be sent: %v", args, kwargs, err)
 		}
 		var second mixedArgs
 		if err := plan.Bind("proj.f", again, kw, &second); err != nil {

@@ -1,13 +1,16 @@
 package bind_test
 
 import (
+	"encoding/json"
 	"math"
 	"math/big"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/lovage-go/lovage/internal/bind"
+	"github.com/lovage-go/lovage/serializer"
 )
 
 // encoded is args and kwargs of in, or the error.
@@ -46,7 +49,7 @@ func TestEncode(t *testing.T) {
 			encoded(t, mixedArgs{X: 1, Y: 5, S: "a", P: &nine, L: []int{3}, K: true, F: 2}), `[1] {"s":"a","p":9,"l":[3],"k":true,"f":2.0}`},
 		"RestForcesPositions": {
 			encoded(t, mixedArgs{X: 1, Y: 5, L: []int{1, 2}, F: 0.5, Rest: []string{"r"}}),
-			`[1,5,"",7,[1,2],"0001-01-01T00:00:00Z","r"] {"k":false}`},
+			`[1,5,"",7,[1,2],{"__type__": "datetime", "__value__": "0001-01-01T00:00:00+00:00"},"r"] {"k":false}`},
 		"ExtraInOrder": {
 			encoded(t, mixedArgs{Y: 5, L: []int{1, 2}, F: 0.5, More: map[string]any{"b": 1, "a": nil}}), `[0] {"k":false,"a":null,"b":1}`},
 		"ExtraIsAParameter": {
@@ -62,16 +65,18 @@ func TestEncode(t *testing.T) {
 		"Pointer":     {encoded(t, &addArgs{2, 3}), `[2,3] {}`},
 		"LargeFloat":  {encoded(t, 1e21), `[1e+21] {}`},
 		"Float32":     {encoded(t, float32(0.1)), `[0.1] {}`},
+		"NaN":         {encoded(t, math.NaN()), `[NaN] {}`},
+		"Infinities":  {encoded(t, []float64{math.Inf(1), math.Inf(-1)}), `[[Infinity,-Infinity]] {}`},
+		"Bytes":       {encoded(t, []byte("a")), `[{"__type__": "bytes", "__value__": "a"}] {}`},
+		"NilBytes":    {encoded[[]byte](t, nil), `[null] {}`},
+		"Date":        {encoded(t, serializer.Date{Year: 2026, Month: 11, Day: 21}), `[{"__type__":"date","__value__":"2026-11-21"}] {}`},
 		"NotUTF8":     {encoded(t, "a\xff"), `argument "arg": the string is not UTF-8; use []byte for bytes`},
 		"NilArgument": {encoded[*addArgs](t, nil), `arguments: got a nil *bind_test.addArgs, want a value`},
-		"Unmarshable": {encoded[any](t, func() {}), `argument "arg": json: unsupported type: func()`},
+		"Unmarshable": {encoded[any](t, func() {}), `argument "arg": encode JSON: json: unsupported type: func()`},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", name, c.got, c.want)
 		}
-	}
-	if got := encoded(t, math.NaN()); !strings.Contains(got, "NaN") {
-		t.Errorf("got %s, want NaN as a number or named in an error", got)
 	}
 }
 
@@ -114,3 +119,26 @@ func TestEncodeBind(t *testing.T) {
 }
 
 var _ bind.RawArgs = raw{}
+
+// plainCodec is encoding/json.
+type plainCodec struct{}
+
+func (plainCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
+func (plainCodec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+
+func TestForCodec(t *testing.T) {
+	t.Parallel()
+	p, err := bind.ForCodec(reflect.TypeFor[time.Time](), plainCodec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	args, kwargs, err := p.Encode(in)
+	if err != nil || string(args) != `["2026-11-21T00:00:00Z"]` {
+		t.Fatalf("got %s, %v, want the codec's text", args, err)
+	}
+	var got time.Time
+	if err := p.Bind("proj.f", args, kwargs, &got); err != nil || !got.Equal(in) {
+		t.Errorf("got %s, %v, want %s", got, err, in)
+	}
+}

@@ -45,7 +45,7 @@ func nestedValue(t reflect.Type, c Codec, depth int) (value, error) {
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return value{encodeUint, decodeUint, true}, nil
 	case reflect.Float32, reflect.Float64:
-		return value{floatEncoder(c), decodeFloat, true}, nil
+		return value{encodeFloat, decodeFloat, true}, nil
 	case reflect.String:
 		return value{encodeString, decodeString, true}, nil
 	case reflect.Pointer:
@@ -173,22 +173,17 @@ func parseWhole(text []byte, t reflect.Type) (float64, error) {
 	return f, nil
 }
 
-// floatEncoder writes a float so that Python reads a float: 3 as 3.0. What JSON has no
-// number for is the codec's to write or to refuse.
-func floatEncoder(c Codec) func([]byte, reflect.Value) ([]byte, error) {
-	return func(dst []byte, v reflect.Value) ([]byte, error) {
-		f := v.Float()
-		if math.IsNaN(f) || math.IsInf(f, 0) {
-			return marshal(dst, c, f)
-		}
-		start := len(dst)
-		dst = strconv.AppendFloat(dst, f, 'g', -1, v.Type().Bits())
-		for _, b := range dst[start:] {
-			if b == '.' || b == 'e' {
-				return dst, nil
-			}
-		}
-		return append(dst, '.', '0'), nil
+// encodeFloat writes a float so that Python reads a float: 3 as 3.0.
+func encodeFloat(dst []byte, v reflect.Value) ([]byte, error) {
+	switch f := v.Float(); {
+	case math.IsNaN(f):
+		return append(dst, "NaN"...), nil
+	case math.IsInf(f, 1):
+		return append(dst, "Infinity"...), nil
+	case math.IsInf(f, -1):
+		return append(dst, "-Infinity"...), nil
+	default:
+		return pyjson.AppendFloat(dst, f, v.Type().Bits()), nil
 	}
 }
 
