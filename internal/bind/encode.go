@@ -8,7 +8,7 @@ import (
 	"reflect"
 	"slices"
 
-	"github.com/lovage-go/lovage/internal/jsontext"
+	"github.com/lovage-go/lovage/internal/pyjson"
 )
 
 // Encode turns in, a value of the plan's type or a pointer to one, into the texts of
@@ -60,7 +60,7 @@ func (p *Plan) Encode(in any) (args, kwargs json.RawMessage, err error) {
 		if f.omitted(fv) {
 			continue
 		}
-		buf = append(jsontext.AppendQuoted(comma(buf), f.Name), ':')
+		buf = append(pyjson.AppendString(comma(buf), f.Name), ':')
 		if buf, err = f.append(buf, fv); err != nil {
 			return nil, nil, err
 		}
@@ -127,7 +127,7 @@ func (p *Plan) appendExtra(buf []byte, m reflect.Value) ([]byte, error) {
 		if _, ok := p.slots[name]; ok {
 			return nil, &ArgumentError{Param: p.extra.Name, Err: fmt.Errorf("the key %q is a parameter of its own; set that field", name)}
 		}
-		buf = append(jsontext.AppendQuoted(comma(buf), name), ':')
+		buf = append(pyjson.AppendString(comma(buf), name), ':')
 		var err error
 		if buf, err = p.extra.val.encode(buf, m.MapIndex(k)); err != nil {
 			return nil, &ArgumentError{Param: name, Err: err}

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/lovage-go/lovage/internal/jsontext"
+	"github.com/lovage-go/lovage/serializer"
 )
 
 // Kind says how a parameter takes its value.
@@ -84,7 +85,7 @@ func For(t reflect.Type) (*Plan, error) {
 	if p, ok := plans.Load(t); ok {
 		return p.(*Plan), nil
 	}
-	p, err := ForCodec(t, stdCodec{})
+	p, err := ForCodec(t, serializer.JSON)
 	if err != nil {
 		return nil, err
 	}
@@ -154,14 +155,6 @@ func isRaw(t reflect.Type) bool {
 
 // isStruct reports whether the fields of t are parameters.
 func isStruct(t reflect.Type) bool { return t.Kind() == reflect.Struct && !marshalsItself(t) }
-
-// stdCodec is encoding/json.
-type stdCodec struct{}
-
-func (stdCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
-func (stdCodec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
-
-var _ Codec = stdCodec{}
 
 // orEmpty is text, or none if it is absent or null, which Celery reads alike.
 func orEmpty(text json.RawMessage, none string) json.RawMessage {

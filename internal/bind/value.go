@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/lovage-go/lovage/internal/jsontext"
+	"github.com/lovage-go/lovage/internal/pyjson"
 )
 
 // value writes and reads the JSON of one Go type. Scalars, pointers to them and lists
@@ -22,7 +23,17 @@ type value struct {
 }
 
 // valueFor is the value of type t. The error says why t cannot be an argument.
-func valueFor(t reflect.Type, c Codec) (value, error) {
+func valueFor(t reflect.Type, c Codec) (value, error) { return nestedValue(t, c, 0) }
+
+// maxNesting bounds types that contain themselves without a struct between, such as
+// type Tree []Tree: below it the codec is trusted.
+const maxNesting = 16
+
+// nestedValue is the value of t, which stands inside depth others.
+func nestedValue(t reflect.Type, c Codec, depth int) (value, error) {
+	if depth > maxNesting {
+		return codecValue(t, c), nil
+	}
 	if marshalsItself(t) || t == reflect.TypeFor[json.Number]() {
 		return codecValue(t, c), nil
 	}
@@ -34,20 +45,20 @@ func valueFor(t reflect.Type, c Codec) (value, error) {
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return value{encodeUint, decodeUint, true}, nil
 	case reflect.Float32, reflect.Float64:
-		return value{floatEncoder(c), decodeFloat, true}, nil
+		return value{encodeFloat, decodeFloat, true}, nil
 	case reflect.String:
 		return value{encodeString, decodeString, true}, nil
 	case reflect.Pointer:
-		elem, err := valueFor(t.Elem(), c)
+		elem, err := nestedValue(t.Elem(), c, depth+1)
 		return pointerValue(elem), err
 	case reflect.Slice:
-		elem, err := valueFor(t.Elem(), c)
+		elem, err := nestedValue(t.Elem(), c, depth+1)
 		if elem.plain && t.Elem().Kind() != reflect.Uint8 {
 			return listValue(t, elem), err
 		}
 		return codecValue(t, c), err
 	case reflect.Array, reflect.Map:
-		_, err := valueFor(t.Elem(), c)
+		_, err := nestedValue(t.Elem(), c, depth+1)
 		return codecValue(t, c), err
 	case reflect.Struct:
 		return codecValue(t, c), nil
@@ -73,7 +84,7 @@ func encodeBool(dst []byte, v reflect.Value) ([]byte, error) {
 }
 
 func decodeBool(dst reflect.Value, text []byte) error {
-	if jsontext.KindOf(text) != jsontext.Bool {
+	if kind(text) != isBool {
 		return mismatch(text, dst.Type())
 	}
 	dst.SetBool(text[0] == 't')
@@ -115,7 +126,7 @@ func decodeUint(dst reflect.Value, text []byte) error {
 // parseInt reads an integer. Python sends 3.0 where a computation made it a float, so
 // a float without a fraction is taken.
 func parseInt(text []byte, t reflect.Type) (int64, error) {
-	if jsontext.KindOf(text) != jsontext.Number {
+	if kind(text) != isNumber {
 		return 0, mismatch(text, t)
 	}
 	n, err := strconv.ParseInt(string(text), 10, 64)
@@ -133,7 +144,7 @@ func parseInt(text []byte, t reflect.Type) (int64, error) {
 }
 
 func parseUint(text []byte, t reflect.Type) (uint64, error) {
-	if jsontext.KindOf(text) != jsontext.Number {
+	if kind(text) != isNumber {
 		return 0, mismatch(text, t)
 	}
 	n, err := strconv.ParseUint(string(text), 10, 64)
@@ -162,27 +173,22 @@ func parseWhole(text []byte, t reflect.Type) (float64, error) {
 	return f, nil
 }
 
-// floatEncoder writes a float so that Python reads a float: 3 as 3.0. What JSON has no
-// number for is the codec's to write or to refuse.
-func floatEncoder(c Codec) func([]byte, reflect.Value) ([]byte, error) {
-	return func(dst []byte, v reflect.Value) ([]byte, error) {
-		f := v.Float()
-		if math.IsNaN(f) || math.IsInf(f, 0) {
-			return marshal(dst, c, f)
-		}
-		start := len(dst)
-		dst = strconv.AppendFloat(dst, f, 'g', -1, v.Type().Bits())
-		for _, b := range dst[start:] {
-			if b == '.' || b == 'e' {
-				return dst, nil
-			}
-		}
-		return append(dst, '.', '0'), nil
+// encodeFloat writes a float so that Python reads a float: 3 as 3.0.
+func encodeFloat(dst []byte, v reflect.Value) ([]byte, error) {
+	switch f := v.Float(); {
+	case math.IsNaN(f):
+		return append(dst, "NaN"...), nil
+	case math.IsInf(f, 1):
+		return append(dst, "Infinity"...), nil
+	case math.IsInf(f, -1):
+		return append(dst, "-Infinity"...), nil
+	default:
+		return pyjson.AppendFloat(dst, f, v.Type().Bits()), nil
 	}
 }
 
 func decodeFloat(dst reflect.Value, text []byte) error {
-	if jsontext.KindOf(text) != jsontext.Number {
+	if kind(text) != isNumber {
 		return mismatch(text, dst.Type())
 	}
 	f, err := strconv.ParseFloat(string(text), dst.Type().Bits())
@@ -198,14 +204,14 @@ func encodeString(dst []byte, v reflect.Value) ([]byte, error) {
 	if !utf8.ValidString(s) {
 		return nil, errNotUTF8
 	}
-	return jsontext.AppendQuoted(dst, s), nil
+	return pyjson.AppendString(dst, s), nil
 }
 
 func decodeString(dst reflect.Value, text []byte) error {
-	if jsontext.KindOf(text) != jsontext.String {
+	if kind(text) != isString {
 		return mismatch(text, dst.Type())
 	}
-	dst.SetString(jsontext.Unquote(text))
+	dst.SetString(pyjson.Unquote(text[1 : len(text)-1]))
 	return nil
 }
 
@@ -219,7 +225,7 @@ func pointerValue(elem value) value {
 			return elem.encode(dst, v.Elem())
 		},
 		decode: func(dst reflect.Value, text []byte) error {
-			if jsontext.KindOf(text) == jsontext.Null {
+			if kind(text) == isNull {
 				dst.SetZero()
 				return nil
 			}
@@ -250,12 +256,11 @@ func listValue(t reflect.Type, elem value) value {
 			return append(dst, ']'), nil
 		},
 		decode: func(dst reflect.Value, text []byte) error {
-			switch jsontext.KindOf(text) {
-			case jsontext.Null:
+			if kind(text) == isNull {
 				dst.SetZero()
 				return nil
-			case jsontext.List:
-			default:
+			}
+			if kind(text) != isArray {
 				return mismatch(text, t)
 			}
 			n := 0
@@ -306,7 +311,7 @@ func codecValue(t reflect.Type, c Codec) value {
 			return marshal(dst, c, box.Interface())
 		},
 		decode: func(dst reflect.Value, text []byte) error {
-			if jsontext.KindOf(text) == jsontext.Null {
+			if kind(text) == isNull {
 				if !nullable {
 					return mismatch(text, t)
 				}
@@ -332,14 +337,26 @@ func explain(err error, text []byte, t reflect.Type) error {
 	if err == nil {
 		return nil
 	}
-	if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && te.Field != "" {
-		return fmt.Errorf("at %s: got %s, want %s: %w", te.Field, te.Value, te.Type, err)
+	if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && te.Type == t {
+		return mismatch(text, t)
 	}
-	return fmt.Errorf("%w: %w", mismatch(text, t), err)
+	return fmt.Errorf("want %s: %w", t, err)
 }
 
+// What pyjson.Kind says of the values that are read here.
+const (
+	isNull   = "null"
+	isBool   = "a boolean"
+	isNumber = "a number"
+	isString = "a string"
+	isArray  = "an array"
+)
+
+// kind names the kind of value that text is.
+func kind(text []byte) string { return pyjson.Kind(text[0]) }
+
 func mismatch(text []byte, t reflect.Type) error {
-	return fmt.Errorf("got %s, want %s", jsontext.KindOf(text), t)
+	return fmt.Errorf("got %s, want %s", kind(text), t)
 }
 
 func overflow(text []byte, t reflect.Type) error {

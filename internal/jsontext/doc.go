@@ -1,9 +1,9 @@
-// Package jsontext walks JSON text without building values: an array or an
-// object is handed out element by element, each as the bytes it was sent with.
+// Package jsontext hands out the elements of a JSON array or the members of an object
+// as the bytes they were sent with, and builds no values.
 //
-// What is walked is checked: every byte, nested values included, must be JSON as
-// Python's json module reads it. That is RFC 8259, in valid UTF-8, plus the three
-// words NaN, Infinity and -Infinity. Nesting is bounded by [MaxDepth].
+// It is the loop around [pyjson.Scanner]: all that is walked, nested values included,
+// is checked to be JSON as Python reads it, in valid UTF-8. Limits on size and number
+// of values are the caller's: a body is checked against them before it comes here.
 //
 // Nothing here keeps state between calls; all functions may be used concurrently.
 package jsontext

@@ -1,12 +1,50 @@
 package jsontext
 
-import "bytes"
+import "github.com/lovage-go/lovage/internal/pyjson"
+
+// ScanArray calls f for each element of the JSON array raw, in order, and stops at
+// the first error of f, which it returns. elem is part of raw.
+func ScanArray(raw []byte, f func(i int, elem []byte) error) error {
+	w := Array(raw)
+	for i := 0; w.Next(); i++ {
+		if err := f(i, w.Value()); err != nil {
+			return err
+		}
+	}
+	return w.Err()
+}
+
+// ScanObject calls f for each member of the JSON object raw, in order, and stops at
+// the first error of f, which it returns. key is without quotes and escapes; value is
+// part of raw. A key that occurs twice is handed out twice: as in Python, the last one
+// counts.
+func ScanObject(raw []byte, f func(key, value []byte) error) error {
+	w := Object(raw)
+	for w.Next() {
+		if err := f(w.Key(), w.Value()); err != nil {
+			return err
+		}
+	}
+	return w.Err()
+}
+
+// Valid reports what is wrong with raw as one JSON value, nil if nothing is.
+func Valid(raw []byte) error {
+	s := pyjson.Scanner{Data: raw}
+	if err := s.ValidUTF8(); err != nil {
+		return err
+	}
+	if err := s.Skip(); err != nil {
+		return err
+	}
+	return s.End()
+}
 
 // Walker hands out the elements of an array or the members of an object, one with
 // each call of Next. It belongs to one goroutine.
 type Walker struct {
-	s       scanner
-	last    byte // what closes it
+	s       pyjson.Scanner
+	open    byte
 	started bool
 	done    bool
 	key     []byte
@@ -15,10 +53,10 @@ type Walker struct {
 }
 
 // Array walks the JSON array raw.
-func Array(raw []byte) Walker { return Walker{s: scanner{data: raw}, last: ']'} }
+func Array(raw []byte) Walker { return Walker{s: pyjson.Scanner{Data: raw}, open: '['} }
 
 // Object walks the JSON object raw.
-func Object(raw []byte) Walker { return Walker{s: scanner{data: raw}, last: '}'} }
+func Object(raw []byte) Walker { return Walker{s: pyjson.Scanner{Data: raw}, open: '{'} }
 
 // Next moves to the next element. After false, Err tells the end from an error.
 func (w *Walker) Next() bool {
@@ -26,22 +64,13 @@ func (w *Walker) Next() bool {
 		return false
 	}
 	more, err := w.step()
-	if err != nil {
-		w.err = err
-	}
-	w.done = !more
-	return more
+	w.done, w.err = !more || err != nil, err
+	return !w.done
 }
 
 // Key is the name of the member at hand, without quotes and escapes. It is part of
 // the text walked unless the key has an escape.
-func (w *Walker) Key() []byte {
-	inner := w.key[1 : len(w.key)-1]
-	if bytes.IndexByte(inner, '\\') < 0 {
-		return inner
-	}
-	return AppendUnquoted(nil, w.key)
-}
+func (w *Walker) Key() []byte { return w.key }
 
 // Value is the text of the element at hand, white space around it left out. It is
 // part of the text walked.
@@ -50,56 +79,27 @@ func (w *Walker) Value() []byte { return w.value }
 // Err is what is wrong with the text walked, nil if nothing is.
 func (w *Walker) Err() error { return w.err }
 
-func (w *Walker) step() (bool, error) {
-	if !w.started {
-		w.started = true
-		if err := w.open(); err != nil {
-			return false, err
-		}
-		if w.s.at(w.last) {
-			return false, w.close()
-		}
+func (w *Walker) step() (more bool, err error) {
+	if w.started {
+		more, err = w.s.More(w.open)
 	} else {
-		w.s.space()
-		if w.s.at(w.last) {
-			return false, w.close()
-		}
-		if !w.s.at(',') {
-			return false, w.s.unexpected("',' or '" + string(w.last) + "'")
-		}
-		w.s.pos++
-		w.s.space()
-	}
-	if w.last == '}' {
-		key, err := w.s.key()
-		if err != nil {
+		w.started = true
+		if err := w.s.ValidUTF8(); err != nil {
 			return false, err
 		}
-		w.key = key
+		more, err = w.s.Enter(w.open)
 	}
-	start := w.s.pos
-	if err := w.s.value(1); err != nil {
+	if err != nil {
 		return false, err
 	}
-	w.value = w.s.data[start:w.s.pos:w.s.pos]
-	return true, nil
-}
-
-func (w *Walker) open() error {
-	w.s.space()
-	first, want := byte('['), "an array"
-	if w.last == '}' {
-		first, want = '{', "an object"
+	if !more {
+		return false, w.s.End()
 	}
-	if !w.s.at(first) {
-		return w.s.unexpected(want)
+	if w.open == '{' {
+		if w.key, err = w.s.Key(); err != nil {
+			return false, err
+		}
 	}
-	w.s.pos++
-	w.s.space()
-	return nil
-}
-
-func (w *Walker) close() error {
-	w.s.pos++
-	return w.s.end()
+	w.value, err = w.s.Raw()
+	return true, err
 }
