@@ -143,8 +143,10 @@ func TestDefaults(t *testing.T) {
 		}
 	}
 	celery := lovage.CeleryDefaults()
-	if got := celery.TaskAcksLate; got == nil || *got {
-		t.Errorf("CeleryDefaults().TaskAcksLate = %v, want false", got)
+	for name, got := range map[string]*bool{"TaskAcksLate": celery.TaskAcksLate, "TaskRejectOnWorkerLost": celery.TaskRejectOnWorkerLost} {
+		if got == nil || *got {
+			t.Errorf("CeleryDefaults().%s = %v, want false", name, got)
+		}
 	}
 	if got := celery.BrokerPublishTimeout; got != lovage.NoLimit {
 		t.Errorf("CeleryDefaults().BrokerPublishTimeout = %v, want NoLimit", got)
@@ -366,6 +368,37 @@ func TestSecretsAreMasked(t *testing.T) {
 		named := slices.ContainsFunc([]string{"api", "token", "key", "secret", "pass", "signature", "database"}, func(w string) bool { return strings.Contains(name, w) })
 		if named != row.Secret && name != "task_default_routing_key" {
 			t.Errorf("%s: secret is %t, want %t", name, row.Secret, named)
+		}
+	}
+}
+
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	r, err := lovage.Resolve(lovage.Config{TaskDefaultQueue: "q", BrokerURL: "memory://", TaskAcksOnFailureOrTimeout: new(false), TaskAcksOnTimeout: new(true), TaskDefaultPriority: new(0), Timezone: "Europe/Prague"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.BrokerReadURL != "memory://" || r.TaskDefaultExchange != "q" || r.TaskDefaultRoutingKey != "q" {
+		t.Errorf("URLs and names do not follow: %+v", r)
+	}
+	if r.TaskAcksOnFailure || !r.TaskAcksOnTimeout || !r.TaskAcksLate || !r.BrokerConnectionRetryOnStartup {
+		t.Errorf("booleans do not follow: %+v", r)
+	}
+	if r.TaskDefaultPriority == nil || *r.TaskDefaultPriority != 0 || r.WorkerConcurrency < 1 || !slices.Equal(r.ResultAcceptContent, []string{"json"}) {
+		t.Errorf("got %+v", r)
+	}
+	if r.TaskTimeLimit >= 1 || r.ResultExpires != 24*time.Hour || r.TaskPublishRetryPolicy.MaxRetries != 3 || r.Location.String() != "Europe/Prague" {
+		t.Errorf("got %+v", r)
+	}
+	for want, c := range map[string]lovage.Config{
+		"task_protocol (Config.TaskProtocol)":              {TaskProtocol: 3},
+		"worker_concurrency":                               {WorkerConcurrency: -1},
+		"make the soft limit the shorter one":              {TaskTimeLimit: time.Second, TaskSoftTimeLimit: time.Minute},
+		`"Europe/Atlantis" is no time zone known here`:     {Timezone: "Europe/Atlantis"},
+		`got "fork", want one of goroutine, prefork, solo`: {WorkerPool: "fork"},
+	} {
+		if _, err := lovage.Resolve(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got error %v, want one with %q", err, want)
 		}
 	}
 }

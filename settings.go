@@ -165,6 +165,10 @@ func CeleryDefaults() Config {
 			if err := row.set(&c, row.Celery); err != nil {
 				panic("lovage: table of settings, Celery's default of " + row.Name + ": " + err.Error())
 			}
+			// Celery reads None as false; here nil would be our default.
+			if flag, ok := reflect.ValueOf(&c).Elem().FieldByName(row.Field).Addr().Interface().(**bool); ok && *flag == nil {
+				*flag = new(false)
+			}
 		}
 	}
 	return c

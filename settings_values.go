@@ -299,4 +299,3 @@ type resolved struct {
 	WorkerTaskLogFormat       string
 	WorkerLogColor            *bool // nil: on a terminal
 }
-

@@ -81,7 +81,9 @@ func Duration(v any) (time.Duration, error) {
 	if !ok || math.IsNaN(f) || math.Abs(f) > math.MaxInt64/float64(time.Second)-1 {
 		return 0, want(form, v)
 	}
-	return time.Duration(math.Round(f * float64(time.Second))), nil
+	// In two parts, because a float64 cannot hold all nanoseconds of some years.
+	whole, part := math.Modf(f)
+	return time.Duration(whole)*time.Second + time.Duration(math.Round(part*float64(time.Second))), nil
 }
 
 // String converts a text; numbers and booleans are taken as they are written.
