@@ -14,6 +14,7 @@ import (
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/backoff"
+	"github.com/lovage-go/lovage/internal/pyjson"
 	"github.com/lovage-go/lovage/protocol"
 )
 
@@ -89,7 +90,7 @@ func NewDispatcher(cfg Config) *Dispatcher {
 	}
 	d := &Dispatcher{
 		cfg: cfg, conn: cfg.Conn,
-		header:   appendString(nil, cfg.Hostname),
+		header:   pyjson.AppendString(nil, cfg.Hostname),
 		wake:     make(chan struct{}, 1),
 		full:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
