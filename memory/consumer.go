@@ -1,0 +1,191 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+)
+
+// consumer takes messages. All fields but the constants are guarded by store.mu.
+type consumer struct {
+	conn   *Conn
+	worker string
+	lease  time.Duration
+	done   chan struct{} // closed by end
+
+	closed  bool
+	killed  bool
+	queues  []*queue
+	turn    int // the queue that is asked first next time
+	claims  map[*claim]struct{}
+	waiting map[*waiter]struct{}
+}
+
+// Claim waits for the first message and takes as many more as are there. The
+// queues take turns.
+func (c *consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, error) {
+	s := c.conn.store
+	f, err := s.faults.before(ctx, OpClaim, broker.ErrUnavailable)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err := s.lock(ctx, c.conn.proc, broker.ErrClosed); err != nil {
+			return nil, err
+		}
+		if c.closed {
+			s.mu.Unlock()
+			return nil, fmt.Errorf("memory: claim: %w", broker.ErrClosed)
+		}
+		if ds := c.take(max(limit, 1), f); len(ds) > 0 {
+			s.mu.Unlock()
+			if err := f.reply(); err != nil {
+				return nil, err
+			}
+			return ds, nil
+		}
+		w := c.wait()
+		s.mu.Unlock()
+		select {
+		case <-w.ring:
+		case <-c.done:
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		c.unwait(w)
+		s.mu.Unlock()
+	}
+}
+
+// take claims up to limit ready messages. The caller holds store.mu.
+func (c *consumer) take(limit int, f Fault) []broker.Delivery {
+	s, now := c.conn.store, time.Now()
+	for _, q := range c.queues {
+		q.advance(now)
+	}
+	var ds []broker.Delivery
+	for idle := 0; len(ds) < limit && idle < len(c.queues); {
+		q := c.queues[c.turn%len(c.queues)]
+		c.turn++
+		if len(q.ready.s) == 0 || s.paused[q.name] {
+			idle++
+			continue
+		}
+		idle = 0
+		cl := q.take(c, now)
+		d := cl.item.delivery(s.lossesOf(cl.item, now))
+		d.Claim = cl
+		ds = append(ds, d)
+		if f.Kind == Duplicate {
+			twin := *cl.item
+			twin.redelivered = true
+			s.held++
+			q.add(&twin, now)
+			f.Kind = 0
+		}
+	}
+	if len(ds) > 0 {
+		for _, q := range c.queues {
+			q.arm(now)
+		}
+	}
+	return ds
+}
+
+// wait registers a blocked Claim with its queues. The caller holds store.mu.
+func (c *consumer) wait() *waiter {
+	w := &waiter{ring: make(chan struct{}, 1)}
+	c.waiting[w] = struct{}{}
+	now := time.Now()
+	for _, q := range c.queues {
+		q.waiters[w] = struct{}{}
+		q.arm(now)
+	}
+	return w
+}
+
+func (c *consumer) unwait(w *waiter) {
+	delete(c.waiting, w)
+	now := time.Now()
+	for _, q := range c.queues {
+		delete(q.waiters, w)
+		q.arm(now)
+	}
+}
+
+// use sets the queues, which exist. The caller holds store.mu.
+func (c *consumer) use(queues []broker.Queue) {
+	for _, q := range c.queues {
+		for w := range c.waiting {
+			delete(q.waiters, w)
+		}
+	}
+	c.queues = nil
+	seen := map[string]bool{}
+	for _, q := range queues {
+		if !seen[q.Name] {
+			seen[q.Name] = true
+			c.queues = append(c.queues, c.conn.store.queue(q.Name))
+		}
+	}
+	for w := range c.waiting {
+		w.wake()
+	}
+}
+
+// Update changes the queues; a blocked Claim goes on with the new ones.
+func (c *consumer) Update(ctx context.Context, queues ...broker.Queue) error {
+	_, unlock, err := c.enter(ctx, OpDeclare)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := c.conn.store.declareAll(queues); err != nil {
+		return err
+	}
+	c.use(queues)
+	return nil
+}
+
+// Close hands back what is claimed. Closing twice is no error.
+func (c *consumer) Close() error {
+	c.conn.store.mu.Lock()
+	defer c.conn.store.mu.Unlock()
+	c.end(false, false)
+	return nil
+}
+
+func (c *consumer) end(orphan, killed bool) {
+	if c.closed {
+		return
+	}
+	c.closed, c.killed = true, killed
+	close(c.done)
+	delete(c.conn.consumers, c)
+	now := time.Now()
+	for _, q := range c.queues {
+		q.advance(now)
+	}
+	for cl := range c.claims {
+		switch {
+		case !killed:
+			cl.item.queue.release(cl)
+			cl.item.queue.add(cl.item, now)
+		case orphan:
+			cl.item.queue.orphan(cl)
+		}
+	}
+}
+
+func (c *consumer) enter(ctx context.Context, op Op) (Fault, func(), error) {
+	return c.conn.store.enter(ctx, c.conn.proc, op, &c.closed, broker.ErrClosed, broker.ErrUnavailable)
+}
+
+var (
+	_ broker.Consumer       = (*consumer)(nil)
+	_ broker.AtomicFinisher = (*consumer)(nil)
+	_ broker.LeaseRenewer   = (*consumer)(nil)
+	_ broker.LossCounter    = (*consumer)(nil)
+)
