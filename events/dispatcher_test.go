@@ -55,7 +55,7 @@ func TestSend(t *testing.T) {
 		}
 		m := h.accepted[0]
 		if m.RoutingKey != "task.progress.step" || m.Exchange != "celeryev" || m.Properties.ContentType != "application/json" ||
-			m.Properties.ContentEncoding != "utf-8" || m.Properties.DeliveryMode != 1 || string(m.Headers.Extra["hostname"]) != `"w1@host"` {
+			m.Properties.ContentEncoding != "utf-8" || m.Properties.DeliveryMode != 1 || string(m.Headers.AppendJSON(nil)) != `{"hostname": "w1@host"}` {
 			t.Errorf("message is %+v", m)
 		}
 		e := parsed(t, h)[0]
