@@ -14,6 +14,7 @@ import (
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/backoff"
+	"github.com/lovage-go/lovage/internal/pyjson"
 	"github.com/lovage-go/lovage/protocol"
 )
 
@@ -89,7 +90,7 @@ func NewDispatcher(cfg Config) *Dispatcher {
 	}
 	d := &Dispatcher{
 		cfg: cfg, conn: cfg.Conn,
-		header:   appendString(nil, cfg.Hostname),
+		header:   pyjson.AppendString(nil, cfg.Hostname),
 		wake:     make(chan struct{}, 1),
 		full:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
@@ -234,6 +235,7 @@ func (d *Dispatcher) Send(ctx context.Context, typ string, fields map[string]any
 
 // Publish stamps an event and puts it into the buffer, from where [Dispatcher.Run]
 // or [Dispatcher.Flush] sends it in a batch. It never waits. uuid may be empty.
+// Like Send it does nothing while disabled, and after Close.
 // An event that cannot be encoded is dropped, counted and logged.
 func (d *Dispatcher) Publish(typ, uuid string, fields map[string]any) {
 	if !d.Wants(typ) {
@@ -246,6 +248,11 @@ func (d *Dispatcher) Publish(typ, uuid string, fields map[string]any) {
 		return
 	}
 	d.mu.Lock()
+	if d.closed { // since Wants looked
+		d.mu.Unlock()
+		d.lose(1, errors.New("the dispatcher is closed"))
+		return
+	}
 	lost := d.buf.push(entry{group: Group(typ), text: text})
 	whole := d.buf.len() >= d.cfg.BufferLimit
 	d.mu.Unlock()

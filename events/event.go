@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/lovage-go/lovage/internal/pyjson"
 )
 
 // Event is one monitoring event. The named fields are those that Celery's
@@ -51,23 +53,23 @@ func (e *Event) AppendJSON(b []byte) ([]byte, error) {
 	}
 	n := len(b)
 	b = append(b, `{"hostname":`...)
-	b = appendString(b, e.Hostname)
+	b = pyjson.AppendString(b, e.Hostname)
 	b = fmt.Appendf(b, `,"utcoffset":%d,"pid":%d,"clock":%d`, e.UTCOffset, e.PID, e.Clock)
 	if e.UUID != "" {
-		b = appendString(append(b, `,"uuid":`...), e.UUID)
+		b = pyjson.AppendString(append(b, `,"uuid":`...), e.UUID)
 	}
 	for _, k := range sortedKeys(e.Fields) {
 		if reserved(k) && (k != "uuid" || e.UUID != "") {
 			return b[:n], fmt.Errorf("event %s: field %q is set by the dispatcher: choose another name", e.Type, k)
 		}
-		b = append(appendString(append(b, ','), k), ':')
+		b = append(pyjson.AppendString(append(b, ','), k), ':')
 		var err error
 		if b, err = appendValue(b, e.Fields[k], 0); err != nil {
 			return b[:n], fmt.Errorf("event %s: field %q: %w", e.Type, k, err)
 		}
 	}
 	b = appendFloat(append(b, `,"timestamp":`...), e.Timestamp)
-	b = appendString(append(b, `,"type":`...), e.Type)
+	b = pyjson.AppendString(append(b, `,"type":`...), e.Type)
 	return append(b, '}'), nil
 }
 

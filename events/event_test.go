@@ -86,7 +86,7 @@ func TestAppendJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `x{"hostname":"h@x","utcoffset":0,"pid":7,"clock":3,"uuid":"u","freq":2.0,"list":["a"],"n":1,"none":null,"raw":{"k":1},"s":"é\"\n","small":1e-07,"timestamp":1795219695.0,"type":"shop-order"}`
+	want := `x{"hostname":"h@x","utcoffset":0,"pid":7,"clock":3,"uuid":"u","freq":2.0,"list":["a"],"n":1,"none":null,"raw":{"k":1},"s":"\u00e9\"\n","small":1e-07,"timestamp":1795219695.0,"type":"shop-order"}`
 	if string(out) != want {
 		t.Errorf("got  %s\nwant %s", out, want)
 	}

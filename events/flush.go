@@ -227,16 +227,25 @@ func (d *Dispatcher) flushSome(ctx context.Context, es []entry) error {
 	return failed
 }
 
+// broadcast sends batches and returns an error for each. A broker may refuse
+// several messages as a whole because one is too large: then each goes alone.
 func (d *Dispatcher) broadcast(ctx context.Context, list []batch) []error {
 	fan, err := d.fanouter()
-	if err == nil {
-		msgs := make([]*broker.Message, len(list))
-		for i, b := range list {
-			msgs[i] = d.message(MultiKey(b.group), b.body())
-		}
-		err = fan.Broadcast(ctx, d.cfg.Exchange, msgs...)
+	if err != nil {
+		return broker.EachError(err, len(list))
 	}
-	return broker.EachError(err, len(list))
+	msgs := make([]*broker.Message, len(list))
+	for i, b := range list {
+		msgs[i] = d.message(MultiKey(b.group), b.body())
+	}
+	err = fan.Broadcast(ctx, d.cfg.Exchange, msgs...)
+	errs := broker.EachError(err, len(list))
+	if _, each := errors.AsType[*broker.BatchError](err); !each && len(msgs) > 1 && errors.Is(err, broker.ErrTooLarge) {
+		for i, m := range msgs {
+			errs[i] = fan.Broadcast(ctx, d.cfg.Exchange, m)
+		}
+	}
+	return errs
 }
 
 // Close ends Run, takes no more events, and flushes what is buffered within

@@ -9,6 +9,8 @@ import (
 	"math"
 	"slices"
 	"strconv"
+
+	"github.com/lovage-go/lovage/internal/pyjson"
 )
 
 // maxDepth bounds the nesting of a message that is read, maxFieldDepth that of a
@@ -143,7 +145,7 @@ func appendValue(b []byte, v any, level int) ([]byte, error) {
 	case bool:
 		return strconv.AppendBool(b, v), nil
 	case string:
-		return appendString(b, v), nil
+		return pyjson.AppendString(b, v), nil
 	case int:
 		return strconv.AppendInt(b, int64(v), 10), nil
 	case int64:
@@ -172,7 +174,7 @@ func appendValue(b []byte, v any, level int) ([]byte, error) {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = append(appendString(b, k), ':')
+			b = append(pyjson.AppendString(b, k), ':')
 			var err error
 			if b, err = appendValue(b, v[k], level+1); err != nil {
 				return b, err
@@ -207,19 +209,6 @@ func appendFloat(b []byte, f float64) []byte {
 		b = append(b, ".0"...)
 	}
 	return b
-}
-
-func appendString(b []byte, s string) []byte {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			text, err := json.Marshal(s)
-			if err != nil { // a string always marshals; invalid UTF-8 is replaced
-				text = []byte(`""`)
-			}
-			return append(b, text...)
-		}
-	}
-	return append(append(append(b, '"'), s...), '"')
 }
 
 func sortedKeys(m map[string]any) []string {
