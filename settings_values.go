@@ -200,6 +200,9 @@ func (r *resolved) fallbacks(c Config) (err error) {
 	if r.WorkerConcurrency == 0 {
 		r.WorkerConcurrency = proc.CPUs()
 	}
+	if r.WorkerPool == "threads" { // Celery's word for runs that share a process
+		r.WorkerPool = "goroutine"
+	}
 	if r.TaskSoftTimeLimit > 0 && r.TaskTimeLimit > 0 && r.TaskSoftTimeLimit > r.TaskTimeLimit {
 		return fmt.Errorf("setting task_soft_time_limit is %v and task_time_limit %v: make the soft limit the shorter one", r.TaskSoftTimeLimit, r.TaskTimeLimit)
 	}

@@ -41,7 +41,10 @@ func ReadFile(path string) (map[string]any, error) {
 func parse(ext string, data []byte) (values map[string]any, err error) {
 	switch strings.ToLower(ext) {
 	case ".yaml", ".yml":
-		err = yaml.Unmarshal(data, &values)
+		if err = yaml.Unmarshal(data, &values); err != nil {
+			// Without the lines of the file, which may hold passwords.
+			err = errors.New(yaml.FormatError(err, false, false))
+		}
 	case ".json":
 		err = parseJSON(string(data), &values)
 	case ".toml":
