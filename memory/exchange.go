@@ -115,7 +115,7 @@ func (s *Store) encode(m *broker.Message) (encoded, error) {
 		return encoded{}, fmt.Errorf("message %s has a body of %d bytes, the memory broker takes %d: send a reference to the data or raise WithMaxBody: %w",
 			m.Headers.ID, len(m.Body), s.maxBody, broker.ErrTooLarge)
 	}
-	headers, err := json.Marshal(&m.Headers)
+	headers, err := encodeHeaders(&m.Headers)
 	if err != nil {
 		return encoded{}, fmt.Errorf("encode headers of message %s: %w", m.Headers.ID, err)
 	}
@@ -165,4 +165,11 @@ func (s *Store) put(e encoded, qs []*queue, now time.Time) {
 		q.add(&it, now)
 		s.held++
 	}
+}
+
+func encodeHeaders(h any) ([]byte, error) {
+	if a, ok := h.(interface{ AppendJSON([]byte) []byte }); ok {
+		return a.AppendJSON(nil), nil
+	}
+	return json.Marshal(h)
 }
