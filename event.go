@@ -42,11 +42,8 @@ func (a *App) SendEvent(ctx context.Context, kind string, fields map[string]any)
 	if err != nil {
 		return fmt.Errorf("event %s: %w", kind, err)
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, a.conf.BrokerPublishTimeout)
-		defer cancel()
-	}
+	ctx, cancel := a.publishDeadline(ctx)
+	defer cancel()
 	return d.Send(ctx, kind, fields, events.Retry(a.policy(&options{})))
 }
 

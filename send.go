@@ -95,12 +95,8 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 	if err != nil {
 		return "", fmt.Errorf("task %q: %w", c.name, err)
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, a.conf.BrokerPublishTimeout,
-			fmt.Errorf("not published within broker_publish_timeout (%s): %w", a.conf.BrokerPublishTimeout, broker.ErrUnavailable))
-		defer cancel()
-	}
+	ctx, cancel := a.publishDeadline(ctx)
+	defer cancel()
 	ctx = context.WithValue(ctx, policyKey, a.policy(&o))
 	a.beforePublish(ctx, c.name, m)
 	if err := a.publish(ctx, m); err != nil {
@@ -111,6 +107,16 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 		r.addChild(m.Headers.ID)
 	}
 	return m.Headers.ID, nil
+}
+
+// publishDeadline bounds a publish whose caller set no deadline.
+func (a *App) publishDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := a.conf.BrokerPublishTimeout
+	if _, ok := ctx.Deadline(); ok || limit <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, limit,
+		fmt.Errorf("not published within broker_publish_timeout (%s): %w", limit, broker.ErrUnavailable))
 }
 
 // callDefaults are what the class and the declaration give to every call.
