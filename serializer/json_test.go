@@ -231,3 +231,28 @@ func TestLimits(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkMarshal(b *testing.B) {
+	type args struct{ X, Y int }
+	for name, v := range map[string]any{"Struct": args{2, 3}, "Any": []any{2, "a", 1.5}, "Time": struct{ T time.Time }{time.Unix(1e9, 0).UTC()}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := serializer.JSON.Marshal(v); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkUnmarshal(b *testing.B) {
+	b.ReportAllocs()
+	data := []byte(`{"X": 2, "Y": 3}`)
+	for b.Loop() {
+		var v struct{ X, Y int }
+		if err := serializer.JSON.Unmarshal(data, &v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
