@@ -22,6 +22,10 @@ type Conn struct {
 // Kill ends the process of this connection; see [Process.Kill].
 func (c *Conn) Kill() { c.proc.Kill() }
 
+// Reopen opens another connection onto the same store, in a process of its own.
+// The connection may be closed or killed.
+func (c *Conn) Reopen() *Conn { return c.store.Broker() }
+
 // Process returns the process that the connection belongs to.
 func (c *Conn) Process() *Process { return c.proc }
 

@@ -3,7 +3,6 @@ package memory
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -115,10 +114,7 @@ func (s *Store) encode(m *broker.Message) (encoded, error) {
 		return encoded{}, fmt.Errorf("message %s has a body of %d bytes, the memory broker takes %d: send a reference to the data or raise WithMaxBody: %w",
 			m.Headers.ID, len(m.Body), s.maxBody, broker.ErrTooLarge)
 	}
-	headers, err := json.Marshal(&m.Headers)
-	if err != nil {
-		return encoded{}, fmt.Errorf("encode headers of message %s: %w", m.Headers.ID, err)
-	}
+	headers := m.Headers.AppendJSON(nil)
 	it := item{
 		headers:    headers,
 		props:      cloneProperties(m.Properties),

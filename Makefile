@@ -1,0 +1,52 @@
+# Bare `make` lists the targets. CI calls these and nothing else.
+export CGO_ENABLED ?= 0
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 20s
+BIN         := bin/lovage
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## see it run: two workers, real input, a kill -9, under a minute
+	$(BIN) demo
+
+build: ## build the command into bin/
+	$(GO) build -o $(BIN) ./cmd/lovage
+
+test: deps ## vet and every test; needs no C compiler
+	$(GO) vet ./...
+	$(GO) test ./...
+
+race: deps ## every test under the race detector (installs gcc if it is missing)
+	scripts/deps.sh gcc
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+fuzz: ## run each fuzz target for FUZZTIME (20s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+cover: ## coverage by function, lowest first, in cover.out
+	$(GO) test -coverprofile=cover.out -coverpkg=./... ./...
+	$(GO) tool cover -func=cover.out | sort -k3 -n
+
+lint: ## formatting, vet and staticcheck
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run make fmt, these are not formatted:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+fmt: ## format the code
+	gofmt -w .
+
+interop: deps ## against real Celery: Python on one end, Go on the other
+	$(GO) test -count=1 -run Interop ./...
+
+bench: ## measure, beside a bare loop over the same driver
+	cd bench && $(GO) run . $(ARGS)
+
+battery: test race lint fuzz interop ## everything above that judges
+
+deps:
+	@scripts/deps.sh celery
+
+.PHONY: help demo build test race fuzz cover lint fmt interop bench battery deps
+.DEFAULT_GOAL := help

@@ -1,0 +1,404 @@
+package lovage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/lovage-go/lovage/backend"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/events"
+	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/serializer"
+)
+
+// App holds the tasks of a program, its configuration and its connections.
+// New does no I/O: broker and result store are opened at first use. An App is
+// safe for concurrent use; tasks are declared before its first use and not
+// after.
+type App struct {
+	// Signals are this App's signals.
+	Signals Signals
+
+	name    string
+	conf    *resolved
+	cfg     Config
+	confErr error
+	log     *slog.Logger
+	rand    *randomness
+
+	mu           sync.Mutex
+	frozen       bool
+	tasks        map[string]*Definition
+	bases        map[string]func() Base
+	defaultBase  func() Base
+	interceptors []any
+
+	freezeOnce sync.Once
+	freezeErr  error
+	publish    publishFunc
+	execute    executeFunc
+	router     *router
+	accept     serializer.Accept
+	limits     serializer.Limits
+	codecs     *serializer.Registry
+
+	openBroker  func(context.Context) (broker.Conn, error)
+	openBackend func(context.Context) (backend.Backend, error)
+	conn        Lazy[broker.Conn]
+	back        Lazy[backend.Backend]
+	events      Lazy[*events.Dispatcher]
+	clock       events.Clock
+	declared    sync.Map // queue name -> struct{}: declared on conn
+
+	origin string
+	closed bool
+}
+
+// AppOption configures New.
+type AppOption func(*App)
+
+// WithLogger sets the logger; the default is slog's default logger.
+func WithLogger(l *slog.Logger) AppOption { return func(a *App) { a.log = l } }
+
+// WithRand sets the source of ids, jitter and tickets; the default is crypto/rand.
+// A seeded source makes a run repeatable.
+func WithRand(src io.Reader) AppOption { return func(a *App) { a.rand = newRandomness(src) } }
+
+// WithDefaultTask makes new instances of a base class for every task that
+// brings none of its own (Celery's task_cls).
+func WithDefaultTask(new func() Base) AppOption { return func(a *App) { a.defaultBase = new } }
+
+// WithBroker sets how the broker is opened, in place of broker_url.
+func WithBroker(open func(context.Context) (broker.Conn, error)) AppOption {
+	return func(a *App) { a.openBroker = open }
+}
+
+// WithBackend sets how the result store is opened, in place of result_backend.
+func WithBackend(open func(context.Context) (backend.Backend, error)) AppOption {
+	return func(a *App) { a.openBackend = open }
+}
+
+// New returns an App. name is shown to people and is part of the embedded
+// store's file name; it need not be unique.
+func New(name string, cfg Config, opts ...AppOption) *App {
+	a := &App{
+		name:  name,
+		cfg:   cfg,
+		tasks: map[string]*Definition{},
+		bases: map[string]func() Base{},
+	}
+	for _, o := range opts {
+		o(a)
+	}
+	if a.log == nil {
+		a.log = slog.Default()
+	}
+	if a.rand == nil {
+		a.rand = newRandomness(nil)
+	}
+	a.origin = fmt.Sprintf("gen%d@%s", proc.PID(), proc.Hostname())
+	a.conf, a.confErr = a.cfg.resolve()
+	a.watchSignals()
+	return a
+}
+
+// Name is the name given to New.
+func (a *App) Name() string { return a.name }
+
+// Config returns a copy of the configuration.
+func (a *App) Config() Config { return a.cfg }
+
+// Logger is the App's logger.
+func (a *App) Logger() *slog.Logger { return a.log }
+
+// Configure changes the configuration before the App's first use, for sources
+// that are read after declaration: file, environment, command line. What is
+// noteworthy comes back as warnings.
+func (a *App) Configure(change func(*Config) ([]Warning, error)) error {
+	a.mu.Lock()
+	if a.frozen {
+		a.mu.Unlock()
+		return errors.New("lovage: Configure after the app's first use")
+	}
+	warnings, err := change(&a.cfg)
+	a.conf, a.confErr = a.cfg.resolve()
+	err = errors.Join(err, a.confErr)
+	a.mu.Unlock()
+	for _, w := range warnings {
+		a.log.Warn(w.Message, "setting", w.Setting, "source", w.Source)
+	}
+	return err
+}
+
+// RegisterBase names a base class for configuration: task_cls = name makes it
+// the default class of the App.
+func (a *App) RegisterBase(name string, new func() Base) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.frozen {
+		panic("lovage: RegisterBase after the app's first use")
+	}
+	if _, dup := a.bases[name]; dup {
+		panic(fmt.Sprintf("lovage: base %q is registered twice", name))
+	}
+	a.bases[name] = new
+}
+
+// Freeze ends the time of declarations: options are merged, routes and accept
+// lists resolved, interceptors chained. It is implied by the first call or run;
+// calling it at start shows mistakes of the configuration there.
+func (a *App) Freeze() error {
+	a.freezeOnce.Do(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.frozen = true
+		if a.freezeErr = a.confErr; a.freezeErr == nil {
+			a.freezeErr = a.resolve()
+		}
+	})
+	return a.freezeErr
+}
+
+func (a *App) resolve() (err error) {
+	base := a.defaultBase
+	if base == nil && a.conf.TaskCls != "" {
+		var ok bool
+		if base, ok = a.bases[a.conf.TaskCls]; !ok {
+			return fmt.Errorf("task_cls %q names no registered base class: call app.RegisterBase with that name (registered: %v)", a.conf.TaskCls, sortedKeys(a.bases))
+		}
+	}
+	a.limits = serializer.Limits{MaxBytes: a.conf.TaskMaxMessageSize}
+	a.codecs = serializer.NewRegistry()
+	a.router = newRouter(a.conf)
+	a.publish = publishChain(a.interceptors, a.publishNow)
+	a.execute = executeChain(a.interceptors, a.executeNow)
+	if a.accept, err = serializer.ParseAccept(a.conf.AcceptContent); err != nil {
+		return fmt.Errorf("accept_content: %w", err)
+	}
+	for _, d := range a.sortedLocked() {
+		if err := d.finalize(base); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *App) sortedLocked() []*Definition {
+	list := make([]*Definition, 0, len(a.tasks))
+	for _, d := range a.tasks {
+		list = append(list, d)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].name < list[j].name })
+	return list
+}
+
+// Lookup finds the task that is registered here under a name, to run it.
+// Tasks known only by Remote are not found.
+func (a *App) Lookup(name string) (*Definition, bool) {
+	if a.Freeze() != nil {
+		return nil, false
+	}
+	d, ok := a.tasks[name]
+	if !ok || d.remote {
+		return nil, false
+	}
+	return d, true
+}
+
+// Tasks returns the tasks that can run here, by name.
+func (a *App) Tasks() []*Definition {
+	_ = a.Freeze()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var list []*Definition
+	for _, d := range a.sortedLocked() {
+		if !d.remote {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// Init runs Init of every registered task, once per process: a worker calls it
+// before it is ready. The first error names its task and ends it.
+func (a *App) Init(ctx context.Context) error {
+	if err := a.Freeze(); err != nil {
+		return err
+	}
+	for _, d := range a.Tasks() {
+		if err := d.life.start(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close closes what the App has opened: the tasks' resources in reverse order,
+// events, broker and result store. It may be called once all use has ended.
+func (a *App) Close(ctx context.Context) error {
+	a.mu.Lock()
+	if a.closed {
+		a.mu.Unlock()
+		return nil
+	}
+	a.closed = true
+	list := a.sortedLocked()
+	a.mu.Unlock()
+	var errs []error
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].life != nil {
+			errs = append(errs, list[i].life.stop(ctx))
+		}
+	}
+	errs = append(errs, a.events.Close(ctx), a.conn.Close(ctx), a.back.Close(ctx))
+	return errors.Join(errs...)
+}
+
+// Broker opens the broker at first use and returns the App's connection to it.
+func (a *App) Broker(ctx context.Context) (broker.Conn, error) {
+	if err := a.Freeze(); err != nil {
+		return nil, err
+	}
+	return a.conn.Get(ctx, func(ctx context.Context) (broker.Conn, error) {
+		if a.openBroker != nil {
+			return a.openBroker(ctx)
+		}
+		url, err := a.brokerURL()
+		if err != nil {
+			return nil, err
+		}
+		return broker.Open(ctx, broker.Config{
+			URL: url, Options: a.conf.BrokerTransportOptions, Logger: a.log, MaxBody: a.conf.TaskMaxMessageSize,
+		})
+	})
+}
+
+// Backend opens the result store at first use. Without one the error is ErrNoBackend.
+func (a *App) Backend(ctx context.Context) (backend.Backend, error) {
+	if err := a.Freeze(); err != nil {
+		return nil, err
+	}
+	return a.back.Get(ctx, func(ctx context.Context) (backend.Backend, error) {
+		if a.openBackend != nil {
+			return a.openBackend(ctx)
+		}
+		url, err := a.backendURL()
+		if err != nil {
+			return nil, err
+		}
+		return backend.Open(ctx, backend.Config{URL: url, Options: a.conf.ResultBackendTransportOptions, Logger: a.log})
+	})
+}
+
+// stores reports whether results can be kept at all, without opening anything.
+func (a *App) stores() bool {
+	if a.openBackend != nil {
+		return true
+	}
+	url, err := a.backendURL()
+	return err == nil && url != ""
+}
+
+// OpenBroker opens a broker connection of its own, beside the App's: a worker
+// consumes on one. The caller closes it.
+func (a *App) OpenBroker(ctx context.Context) (broker.Conn, error) {
+	if err := a.Freeze(); err != nil {
+		return nil, err
+	}
+	if a.openBroker != nil {
+		return a.openBroker(ctx)
+	}
+	url := a.conf.BrokerReadURL
+	if url == "" {
+		var err error
+		if url, err = a.brokerURL(); err != nil {
+			return nil, err
+		}
+	}
+	return broker.Open(ctx, broker.Config{
+		URL: url, Options: a.conf.BrokerTransportOptions, Logger: a.log, MaxBody: a.conf.TaskMaxMessageSize,
+	})
+}
+
+func (a *App) brokerURL() (string, error) {
+	switch {
+	case a.conf.BrokerWriteURL != "":
+		return a.conf.BrokerWriteURL, nil
+	case a.conf.BrokerURL != "":
+		return a.conf.BrokerURL, nil
+	}
+	b, _, err := defaultURLs(a.name, a.log)
+	if err != nil {
+		return "", err
+	}
+	if b == "" {
+		return "", errors.New("lovage: broker_url is not set: set Config.BrokerURL, or import _ \"github.com/lovage-go/lovage/embedded\" in main for the embedded store")
+	}
+	return b, nil
+}
+
+func (a *App) backendURL() (string, error) {
+	switch a.conf.ResultBackend {
+	case "":
+	case "disabled", "disabled://":
+		return "", ErrNoBackend
+	default:
+		return a.conf.ResultBackend, nil
+	}
+	if a.conf.BrokerURL != "" || a.openBroker != nil {
+		return "", ErrNoBackend
+	}
+	_, b, err := defaultURLs(a.name, a.log)
+	if err != nil {
+		return "", err
+	}
+	if b == "" {
+		return "", ErrNoBackend
+	}
+	return b, nil
+}
+
+// defaults is the write-once table that package embedded fills.
+var defaults struct {
+	sync.Mutex
+	urls func(app string, log *slog.Logger) (brokerURL, backendURL string, err error)
+}
+
+// SetDefaultURLs gives URLs to Apps that configure none. It is for package
+// embedded, called from its init; a second call panics.
+func SetDefaultURLs(f func(app string, log *slog.Logger) (brokerURL, backendURL string, err error)) {
+	defaults.Lock()
+	defer defaults.Unlock()
+	if defaults.urls != nil {
+		panic("lovage: SetDefaultURLs is called twice")
+	}
+	defaults.urls = f
+}
+
+func defaultURLs(app string, log *slog.Logger) (string, string, error) {
+	defaults.Lock()
+	f := defaults.urls
+	defaults.Unlock()
+	if f == nil {
+		return "", "", nil
+	}
+	return f(app, log)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// now is the wire's time: UTC, microseconds.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

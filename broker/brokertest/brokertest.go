@@ -1,0 +1,151 @@
+package brokertest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+)
+
+// Harness is how the suite gets at a driver.
+type Harness struct {
+	// Open opens a connection onto a fresh, empty store. The suite closes it;
+	// the harness removes the store by t.Cleanup.
+	Open func(t *testing.T) broker.Conn
+	// Reopen opens one more connection onto the same store, as another process
+	// would. The connection given may have been closed or killed.
+	Reopen func(t *testing.T, c broker.Conn) broker.Conn
+	// Kill cuts a connection off as kill -9 would do to its process: nothing is
+	// handed back and nothing it does later has an effect. Nil: the driver
+	// cannot be cut off in a test, and Lacks names [Killable].
+	Kill func(t *testing.T, c broker.Conn)
+	// Lease is the lease that lease cases ask for; short, but long enough for a
+	// slow machine to renew in. 0 is 1 s.
+	Lease time.Duration
+	// TakeOver bounds how long after its holder's death an orphan may take to
+	// be delivered again. 0 is twice the lease and 5 s.
+	TakeOver time.Duration
+	// Lacks names the abilities that the driver does not have.
+	Lacks []Ability
+	// Around runs the body of a case, in a synctest bubble for example. Nil
+	// runs it under the real clock, in parallel with the other cases.
+	Around func(t *testing.T, body func(t *testing.T))
+}
+
+// Ability is what a case may need of a driver.
+type Ability string
+
+// The abilities.
+const (
+	Delay    Ability = "delay"       // Features.Delay
+	Park     Ability = "park"        // Features.Park
+	Priority Ability = "priority"    // Features.Priority
+	Ordered  Ability = "order"       // Features.Ordered
+	Bounded  Ability = "body limit"  // Features.MaxBody > 0
+	Fanout   Ability = "fanout"      // broker.Fanouter
+	Purge    Ability = "purge"       // broker.Purger
+	Lengths  Ability = "lengths"     // broker.Lengther
+	Peek     Ability = "peek"        // broker.Peeker
+	Pause    Ability = "pause"       // broker.Pauser
+	Dead     Ability = "dead letter" // Features.DeadLetter and broker.DeadLetterer
+	Leases   Ability = "leases"      // broker.LeaseRenewer, on the consumer
+	Losses   Ability = "losses"      // broker.LossCounter, on the consumer
+	Atomic   Ability = "atomic"      // broker.AtomicFinisher, on the consumer
+	Identity Ability = "identity"    // broker.StoreIdentity
+	Killable Ability = "kill"        // Harness.Kill
+)
+
+// testCase is one rule of the contract.
+type testCase struct {
+	name  string
+	needs []Ability
+	run   func(w *world)
+}
+
+// Run judges a driver.
+func Run(t *testing.T, h Harness) {
+	if h.Lease <= 0 {
+		h.Lease = time.Second
+	}
+	if h.TakeOver <= 0 {
+		h.TakeOver = 2*h.Lease + 5*time.Second
+	}
+	if h.Around == nil {
+		h.Around = func(t *testing.T, body func(t *testing.T)) { body(t) }
+	}
+	var has []Ability
+	h.Around(t, func(t *testing.T) { has = probe(t, &h) })
+	for _, a := range h.Lacks {
+		if slices.Contains(has, a) {
+			t.Errorf("the harness says that the driver lacks %q, but it is there: remove it from Lacks", a)
+		}
+	}
+	for _, a := range everyAbility {
+		if !slices.Contains(has, a) && !slices.Contains(h.Lacks, a) {
+			t.Errorf("the driver does not show %q and the harness does not name it in Lacks", a)
+		}
+	}
+	for _, c := range slices.Concat(deliveryCases, settleCases, orderCases, routeCases, operatorCases, fanoutCases, lossCases, finishCases, fidelityCases, loadCases) {
+		if missing := without(c.needs, has); len(missing) > 0 {
+			t.Logf("left out: %s needs %s", c.name, strings.Join(missing, ", "))
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h.Around(t, func(t *testing.T) {
+				w := newWorld(t, &h, has)
+				c.run(w)
+				w.end()
+			})
+		})
+	}
+}
+
+func without(needs, has []Ability) []string {
+	var missing []string
+	for _, n := range needs {
+		if !slices.Contains(has, n) {
+			missing = append(missing, string(n))
+		}
+	}
+	return missing
+}
+
+var everyAbility = [...]Ability{Delay, Park, Priority, Ordered, Bounded, Fanout, Purge, Lengths, Peek, Pause, Dead, Leases, Losses, Atomic, Identity, Killable}
+
+// probe looks at what a connection and a consumer can do.
+func probe(t *testing.T, h *Harness) (has []Ability) {
+	w := newWorld(t, h, nil)
+	cs := w.consumer(w.conn, "probe")
+	f := w.conn.Features()
+	add := func(a Ability, ok bool) {
+		if ok {
+			has = append(has, a)
+		}
+	}
+	add(Delay, f.Delay)
+	add(Park, f.Park)
+	add(Priority, f.Priority)
+	add(Ordered, f.Ordered)
+	add(Bounded, f.MaxBody > 0)
+	add(Fanout, is[broker.Fanouter](w.conn))
+	add(Purge, is[broker.Purger](w.conn))
+	add(Lengths, is[broker.Lengther](w.conn))
+	add(Peek, is[broker.Peeker](w.conn))
+	add(Pause, is[broker.Pauser](w.conn))
+	add(Dead, f.DeadLetter && is[broker.DeadLetterer](w.conn))
+	add(Leases, is[broker.LeaseRenewer](cs))
+	add(Losses, is[broker.LossCounter](cs))
+	add(Atomic, is[broker.AtomicFinisher](cs))
+	add(Identity, is[broker.StoreIdentity](w.conn))
+	add(Killable, h.Kill != nil)
+	w.end()
+	return has
+}
+
+func is[T any](x any) bool {
+	_, ok := x.(T)
+	return ok
+}

@@ -1,0 +1,128 @@
+package brokertest
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+)
+
+func prioritised(queue, id string, p int) *broker.Message {
+	m := message(queue, id)
+	m.Properties.Priority = &p
+	return m
+}
+
+func delayed(queue, id string, until time.Time) *broker.Message {
+	m := message(queue, id)
+	m.NotBefore = until
+	return m
+}
+
+var orderCases = []testCase{
+	{"Order/FirstInFirstOut", []Ability{Ordered}, func(w *world) {
+		var ids []string
+		for i := range 100 {
+			ids = append(ids, fmt.Sprint(i))
+		}
+		w.send("q", ids[:40]...)
+		for _, id := range ids[40:60] {
+			w.send("q", id)
+		}
+		w.send("q", ids[60:]...)
+		cs := w.consumer(w.conn, "q")
+		w.ack(cs, w.expect(cs, ids...)...)
+	}},
+	{"Order/Priority", []Ability{Ordered, Priority}, func(w *world) {
+		w.publish(prioritised("q", "3a", 3), prioritised("q", "0a", 0), prioritised("q", "9a", 9),
+			prioritised("q", "3b", 3), message("q", "none"), prioritised("q", "9b", 9))
+		want := []string{"9a", "9b", "3a", "3b", "0a", "none"}
+		if w.conn.Features().LowFirst {
+			want = []string{"0a", "none", "3a", "3b", "9a", "9b"}
+		}
+		cs := w.consumer(w.conn, "q")
+		w.ack(cs, w.expect(cs, want...)...)
+	}},
+	{"Order/PriorityAfterHandBack", []Ability{Ordered, Priority}, func(w *world) {
+		w.publish(prioritised("q", "low", 1), prioritised("q", "high", 8))
+		first, last := "high", "low"
+		if w.conn.Features().LowFirst {
+			first, last = last, first
+		}
+		cs := w.consumer(w.conn, "q")
+		w.settle(cs, broker.HandBack, w.expect(cs, first)...)
+		w.ack(cs, w.expect(cs, first, last)...)
+	}},
+	{"Delay/NotEarly", []Ability{Delay}, func(w *world) {
+		cs := w.consumer(w.conn, "q")
+		due := time.Now().Add(400 * time.Millisecond)
+		w.publish(delayed("q", "later", due), message("q", "now"))
+		w.wantLength("q", broker.Length{Ready: 1, Delayed: 1})
+		w.ack(cs, w.expect(cs, "now")...)
+		w.ack(cs, w.expect(cs, "later")...)
+		if now := time.Now(); now.Before(due.Add(-slack)) {
+			w.Errorf("delivered %v before its time", due.Sub(now))
+		}
+	}},
+	{"Delay/WakesABlockedClaim", []Ability{Delay}, func(w *world) {
+		// The claim is blocked on another connection when the message comes.
+		cs := w.consumer(w.other(), "q")
+		claimed := after(func() error {
+			ds, err := cs.Claim(w.ctx, 1)
+			if err != nil {
+				return err
+			}
+			return cs.Settle(w.ctx, broker.Settlement{Delivery: &ds[0]})
+		})
+		w.publish(delayed("q", "a", time.Now().Add(200*time.Millisecond)))
+		w.must(wait(w, "claim", claimed))
+	}},
+	{"Delay/InOrderOfTime", []Ability{Delay, Ordered}, func(w *world) {
+		now := time.Now()
+		at := func(ms int) time.Time { return now.Add(time.Duration(ms) * time.Millisecond) }
+		w.publish(delayed("q", "c", at(450)), delayed("q", "a", at(150)), delayed("q", "b", at(300)))
+		cs := w.consumer(w.conn, "q")
+		w.ack(cs, w.expect(cs, "a", "b", "c")...)
+	}},
+	{"Delay/DueMessagesKeepTheirOrder", []Ability{Delay, Ordered}, func(w *world) {
+		// Nobody consumes while they fall due; they still come by their time.
+		now := time.Now()
+		w.publish(delayed("q", "b", now.Add(120*time.Millisecond)), delayed("q", "a", now.Add(60*time.Millisecond)))
+		clock := w.consumer(w.conn, "clock")
+		w.publish(delayed("clock", "tick", now.Add(300*time.Millisecond)))
+		w.ack(clock, w.expect(clock, "tick")...)
+		cs := w.consumer(w.conn, "q")
+		w.ack(cs, w.expect(cs, "a", "b")...)
+	}},
+	{"Delay/PastIsNow", []Ability{Delay}, func(w *world) {
+		w.publish(delayed("q", "a", time.Now().Add(-time.Hour)))
+		cs := w.consumer(w.conn, "q")
+		w.ack(cs, w.expect(cs, "a")...)
+	}},
+	{"Delay/FarAwayStaysInTheStore", []Ability{Delay, Lengths, Purge}, func(w *world) {
+		w.publish(delayed("q", "a", time.Now().AddDate(50, 0, 0)))
+		cs := w.consumer(w.conn, "q")
+		w.nothing(cs)
+		w.wantLength("q", broker.Length{Delayed: 1})
+		n, err := w.conn.(broker.Purger).Purge(w.ctx, "q")
+		if err != nil || n != 1 {
+			w.Errorf("purge: %d, %v, want 1", n, err)
+		}
+	}},
+	{"Delay/Priority", []Ability{Delay, Priority, Ordered}, func(w *world) {
+		due := time.Now().Add(150 * time.Millisecond)
+		low, high := prioritised("q", "low", 1), prioritised("q", "high", 8)
+		low.NotBefore, high.NotBefore = due, due
+		w.publish(low, high)
+		clock := w.consumer(w.conn, "clock")
+		w.publish(delayed("clock", "tick", due.Add(100*time.Millisecond)))
+		w.ack(clock, w.expect(clock, "tick")...)
+		want := []string{"high", "low"}
+		if w.conn.Features().LowFirst {
+			slices.Reverse(want)
+		}
+		cs := w.consumer(w.conn, "q")
+		w.ack(cs, w.expect(cs, want...)...)
+	}},
+}

@@ -1,0 +1,66 @@
+package lovage
+
+import (
+	"encoding/json"
+	"strconv"
+
+	"github.com/lovage-go/lovage/internal/bind"
+	"github.com/lovage-go/lovage/internal/jsontext"
+	"github.com/lovage-go/lovage/internal/saferepr"
+	"github.com/lovage-go/lovage/internal/settings"
+	"github.com/lovage-go/lovage/protocol"
+	"github.com/lovage-go/lovage/serializer"
+)
+
+// State is the state of a task; see the constants.
+type State = protocol.State
+
+// Number is a number met where the type is open: it keeps its text, so that 1
+// and 1.0 stay apart.
+type Number = serializer.Number
+
+// The states that Celery knows.
+const (
+	Pending      = protocol.Pending
+	Received     = protocol.Received
+	Started      = protocol.Started
+	Success      = protocol.Success
+	Failure      = protocol.Failure
+	Revoked      = protocol.Revoked
+	Rejected     = protocol.Rejected
+	StateRetry   = protocol.Retry
+	StateIgnored = protocol.Ignored
+)
+
+var jsonCodec = serializer.JSON
+
+func eachElement(raw json.RawMessage, f func(int, []byte) error) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	return jsontext.ScanArray(raw, f)
+}
+
+func eachMember(raw json.RawMessage, f func(string, []byte) error) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	return jsontext.ScanObject(raw, func(key, value []byte) error { return f(string(key), value) })
+}
+
+// argumentError gives a binding error the type that Python raises for it.
+func argumentError(err error) error {
+	return &TaskError{Type: "TypeError", Module: "builtins", Args: []any{err.Error()}, Cause: err}
+}
+
+var _ error = (*bind.Error)(nil)
+
+func pyRepr(v any) string { return saferepr.Repr(v, defaultReprSize) }
+
+// suggest ends an error text with the known name that is closest.
+func suggest(name string, known []string) string {
+	if near := settings.Closest(name, known); near != "" {
+		return ": did you mean " + strconv.Quote(near) + "?"
+	}
+	return ""
+}

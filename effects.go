@@ -1,0 +1,283 @@
+package lovage
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/lovage-go/lovage/internal/saferepr"
+	"github.com/lovage-go/lovage/protocol"
+)
+
+// effects turns an outcome into messages to send and results to store.
+func (a *App) effects(ctx context.Context, r *Request, out *Outcome) (*Effects, error) {
+	e := &Effects{Request: r, Outcome: out}
+	var err error
+	var result json.RawMessage
+	switch out.State {
+	case Success:
+		if result, err = jsonCodec.Marshal(out.Result); err != nil {
+			return nil, err
+		}
+		if err := a.followSuccess(ctx, r, result, e); err != nil {
+			return nil, err
+		}
+	case Failure:
+		if err := a.followFailure(ctx, r, e); err != nil {
+			return nil, err
+		}
+	case StateRetry:
+		m, err := a.retryMessage(r, out)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.collect(ctx, m, e); err != nil {
+			return nil, err
+		}
+	}
+	return e, a.record(r, out, result, e)
+}
+
+// collect sends a message through signals and interceptors into the effects.
+func (a *App) collect(ctx context.Context, m *protocol.Message, e *Effects) error {
+	a.beforePublish(ctx, m.Headers.Task, m)
+	return a.publish(context.WithValue(ctx, collectKey, &e.Publish), m)
+}
+
+// followSuccess makes the callbacks and the next step of the chain. They go out
+// with or before the result, so that its children are complete.
+func (a *App) followSuccess(ctx context.Context, r *Request, result json.RawMessage, e *Effects) error {
+	for i := range r.embed.Callbacks {
+		if err := a.follow(ctx, r, &r.embed.Callbacks[i], result, nil, e); err != nil {
+			return fmt.Errorf("link: %w", err)
+		}
+	}
+	if n := len(r.embed.Chain); n > 0 {
+		rest := r.embed.Chain[: n-1 : n-1]
+		if err := a.follow(ctx, r, &r.embed.Chain[n-1], result, rest, e); err != nil {
+			return fmt.Errorf("next step of the chain: %w", err)
+		}
+	}
+	return nil
+}
+
+// followFailure makes the errbacks, which get the id of the failed task, and
+// ends the rest of a chain, so that nobody waits for it for ever.
+func (a *App) followFailure(ctx context.Context, r *Request, e *Effects) error {
+	id, err := json.Marshal(r.ID)
+	if err != nil {
+		return err
+	}
+	for i := range r.embed.Errbacks {
+		if err := a.follow(ctx, r, &r.embed.Errbacks[i], id, nil, e); err != nil {
+			return fmt.Errorf("link_error: %w", err)
+		}
+	}
+	return nil
+}
+
+// follow makes the message of a signature that comes after r, with first put
+// before its own arguments unless it is immutable.
+func (a *App) follow(ctx context.Context, r *Request, s *protocol.Signature, first json.RawMessage, chain []protocol.Signature, e *Effects) error {
+	o, extra, err := parseWireOptions(s.Options)
+	if err != nil {
+		return fmt.Errorf("signature of task %q: %w", s.Task, err)
+	}
+	args := s.Args
+	if !s.Immutable {
+		args = prepend(first, s.Args)
+	}
+	c := call{name: s.Task, args: args, kwargs: s.Kwargs}
+	m, err := a.message(ctx, &c, &o)
+	if err != nil {
+		return err
+	}
+	body := protocol.Body{Args: args, Kwargs: s.Kwargs, Embed: extra.embed}
+	if chain != nil {
+		body.Embed.Chain = chain
+	}
+	m.Headers.GroupIndex = extra.groupIndex
+	m.Headers.Stamps, m.Headers.StampedHeaders = r.Stamps, r.StampedHeaders
+	if err := a.encodeBody(m, &body, &o); err != nil {
+		return err
+	}
+	if r.def == nil || r.def.set.Trail {
+		r.addChild(m.Headers.ID)
+	}
+	return a.collect(ctx, m, e)
+}
+
+// prepend puts one value before the elements of a JSON array.
+func prepend(first, array json.RawMessage) json.RawMessage {
+	inner := trimArray(array)
+	out := make([]byte, 0, len(first)+len(inner)+3)
+	out = append(append(out, '['), first...)
+	if len(inner) > 0 {
+		out = append(append(out, ','), inner...)
+	}
+	return append(out, ']')
+}
+
+func trimArray(a json.RawMessage) []byte {
+	i, j := 0, len(a)
+	for i < j && (isSpace(a[i])) {
+		i++
+	}
+	for i < j && isSpace(a[j-1]) {
+		j--
+	}
+	if j-i < 2 {
+		return nil
+	}
+	a = a[i+1 : j-1]
+	for len(a) > 0 && isSpace(a[0]) {
+		a = a[1:]
+	}
+	return a
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
+
+// record encodes the results that are to be stored.
+func (a *App) record(r *Request, out *Outcome, result json.RawMessage, e *Effects) error {
+	ignore := r.IgnoreResult || (r.def != nil && r.def.set.IgnoreResult)
+	keepErrors := r.def != nil && r.def.set.StoreErrorsEvenIfIgnored && (out.State == Failure || out.State == StateRetry)
+	if !a.stores() || (r.IsEager && !a.conf.TaskStoreEagerResult) {
+		return nil
+	}
+	state, info := out.State, out.Info
+	switch state {
+	case Rejected:
+		if out.Requeue {
+			return nil
+		}
+		state = Failure // Celery stores a rejected task as failed
+	case Success, Failure, StateRetry, Revoked:
+	default:
+		return nil
+	}
+	if !ignore || keepErrors {
+		if state != Success {
+			form := info.Form()
+			result = form.AppendJSON(nil)
+		}
+		tb := ""
+		if info != nil {
+			tb = info.Traceback
+		}
+		rec, err := a.encodeRecord(r, state, result, tb)
+		if err != nil {
+			return err
+		}
+		e.Store = append(e.Store, rec)
+	}
+	if (state == Failure || state == Revoked) && len(r.embed.Chain) > 0 {
+		return a.failChain(r, state, info, e)
+	}
+	return nil
+}
+
+// failChain stores the failure for the steps that will now never run.
+func (a *App) failChain(r *Request, state State, info *ErrorInfo, e *Effects) error {
+	form := info.Form()
+	text := form.AppendJSON(nil)
+	for i := range r.embed.Chain {
+		o, _, err := parseWireOptions(r.embed.Chain[i].Options)
+		if err != nil || o.taskID == nil {
+			continue
+		}
+		step := &Request{ID: *o.taskID, Task: r.embed.Chain[i].Task, ParentID: r.ID, RootID: r.RootID, app: a,
+			Args: RawArgs(r.embed.Chain[i].Args), Kwargs: RawKwargs(r.embed.Chain[i].Kwargs), Hostname: r.Hostname, Delivery: r.Delivery}
+		rec, err := a.encodeRecord(step, state, text, info.Traceback)
+		if err != nil {
+			return err
+		}
+		e.Store = append(e.Store, rec)
+	}
+	return nil
+}
+
+// encodeRecord writes a result as Celery stores it.
+func (a *App) encodeRecord(r *Request, state State, result json.RawMessage, traceback string) (*protocol.Record, error) {
+	meta := protocol.ResultMeta{
+		Status: state, Result: result, Traceback: traceback,
+		Children: childTuples(r.Children()),
+		TaskID:   r.ID, GroupID: r.Group, ParentID: r.ParentID,
+	}
+	if state.Ready() {
+		meta.DateDone = protocol.FormatTime(now())
+	}
+	if a.conf.ResultExtended {
+		meta.Extended = &protocol.ExtendedMeta{
+			Name: r.Task, Args: json.RawMessage(r.Args), Kwargs: json.RawMessage(r.Kwargs),
+			Worker: r.Hostname, Retries: r.Retries, Queue: r.Delivery.RoutingKey,
+			StampedHeaders: r.StampedHeaders, Stamps: r.Stamps,
+		}
+	}
+	return &protocol.Record{
+		TaskID: r.ID, State: state, GroupID: r.Group,
+		Meta:    meta.AppendJSON(make([]byte, 0, len(result)+220)),
+		Expires: a.resultExpires(),
+		ReplyTo: r.ReplyTo, CorrelationID: r.CorrelationID,
+	}, nil
+}
+
+func (a *App) resultExpires() time.Duration { return max(a.conf.ResultExpires, 0) }
+
+// childTuples writes [[id, null], null] for each child.
+func childTuples(ids []string) json.RawMessage {
+	b := []byte{'['}
+	for i, id := range ids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, "[["...)
+		b = strconv.AppendQuote(b, id)
+		b = append(b, ",null],null]"...)
+	}
+	return append(b, ']')
+}
+
+// storeState writes a state of the task's own at once, beside the run.
+func (a *App) storeState(ctx context.Context, r *Request, state State, meta any) error {
+	if r.IsEager && !a.conf.TaskStoreEagerResult {
+		return nil
+	}
+	b, err := a.Backend(ctx)
+	if err != nil {
+		return err
+	}
+	result, err := jsonCodec.Marshal(meta)
+	if err != nil {
+		return fmt.Errorf("state %s of task %s[%s]: %w", state, r.Task, r.ID, err)
+	}
+	rec, err := a.encodeRecord(r, state, result, "")
+	if err != nil {
+		return err
+	}
+	return b.Store(ctx, rec)
+}
+
+// encodeFailure is the failure of a task whose result cannot be written.
+func encodeFailure(err error) *ErrorInfo {
+	info := &ErrorInfo{Err: err, Type: "EncodeError", Module: "kombu.exceptions", Args: []any{err.Error()}}
+	info.Traceback = traceback(err, info, "result")
+	return info
+}
+
+func reprResult(v any, size int) string {
+	if _, ok := v.(None); ok {
+		return "None"
+	}
+	return saferepr.Repr(v, size)
+}
+
+// secondsText writes a delay as Python prints a number of seconds.
+func secondsText(d time.Duration) string {
+	if d%time.Second == 0 {
+		return strconv.FormatInt(int64(d/time.Second), 10)
+	}
+	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64)
+}

@@ -1,0 +1,346 @@
+package lovage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/protocol"
+)
+
+// Outcome is how a run ended.
+type Outcome struct {
+	// State is SUCCESS, FAILURE, RETRY, REVOKED, IGNORED or REJECTED. Empty:
+	// the run did not end here and the message goes back to its queue.
+	State   State
+	Result  any
+	Info    *ErrorInfo    // for every state but SUCCESS and IGNORED
+	Runtime time.Duration // of BeforeStart, Around and Run
+	Delay   time.Duration // RETRY: until the next run
+	Requeue bool          // REJECTED: back to the queue
+	Timeout bool          // FAILURE at the hard time limit
+	Lost    bool          // FAILURE because the worker died
+	// Fenced: the message has gone to another worker, or the result could not
+	// be kept; nothing of this run counts and no later hook ran.
+	Fenced error
+}
+
+// Effects are all that the end of a run causes, as data.
+type Effects struct {
+	Request *Request
+	Outcome *Outcome
+	// Publish are the follow-ups: callbacks, errbacks, the next step, a retry.
+	Publish []*protocol.Message
+	// Store are the results to keep: the run's own, if any, first.
+	Store []*protocol.Record
+}
+
+// Finisher makes effects happen, all or none where the stores allow it, and
+// settles the message. An error means that they did not happen and will not:
+// the claim was lost, or the process ends.
+type Finisher interface {
+	Finish(ctx context.Context, e *Effects) error
+}
+
+// FinisherFunc makes a function a Finisher.
+type FinisherFunc func(ctx context.Context, e *Effects) error
+
+// Finish calls f.
+func (f FinisherFunc) Finish(ctx context.Context, e *Effects) error { return f(ctx, e) }
+
+// hookTimeout bounds the hooks that run after the end of a task: they get a
+// context of their own, since that of the run may be cancelled already.
+const hookTimeout = 5 * time.Minute
+
+// Execute runs a request that Receive made, as Celery's tracer does in the
+// process of the task: hooks, body, classification, effects, late hooks,
+// signals, log. ctx is cancelled by the caller with a cause that says why:
+// ErrSoftTimeLimit, ErrRevoked, ErrShutdown, ErrLeaseLost.
+func (a *App) Execute(ctx context.Context, r *Request, fin Finisher) Outcome {
+	if err := a.Freeze(); err != nil {
+		return Outcome{Info: newErrorInfo(err, ""), Fenced: err}
+	}
+	if r.def == nil {
+		out := Outcome{State: Failure, Info: notRegistered(r.Task)}
+		return a.Conclude(ctx, r, out, fin)
+	}
+	return a.execute(ctx, r, fin)
+}
+
+func notRegistered(name string) *ErrorInfo {
+	return &ErrorInfo{Err: fmt.Errorf("%w: %q", ErrNotRegistered, name), Type: "NotRegistered", Module: moduleCelery, Args: []any{name}}
+}
+
+func (a *App) executeNow(ctx context.Context, r *Request, fin Finisher) Outcome {
+	d := r.def
+	ctx = context.WithValue(ctx, requestKey, r)
+	if a.Signals.TaskPrerun.Connected() {
+		a.Signals.TaskPrerun.Send(ctx, TaskPrerun{Task: d, Request: r})
+	}
+	start := time.Now()
+	value, err := d.perform(ctx, r)
+	out := d.classify(ctx, r, value, err)
+	out.Runtime = time.Since(start)
+	if r.slot != nil && !d.hooks.late() {
+		r.slot.Release()
+	}
+	a.finish(ctx, r, &out, fin)
+	return out
+}
+
+// Conclude ends a run that cannot speak for itself: out says how it ended
+// (hard time limit, worker lost, revoked, expired, unknown). Effects, hooks and
+// signals are those of its state.
+func (a *App) Conclude(ctx context.Context, r *Request, out Outcome, fin Finisher) Outcome {
+	a.finish(context.WithValue(ctx, requestKey, r), r, &out, fin)
+	return out
+}
+
+// perform runs Init if need be, BeforeStart and the body inside Around.
+func (d *Definition) perform(ctx context.Context, r *Request) (v any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+	}()
+	if err := d.life.start(ctx); err != nil {
+		return nil, err
+	}
+	if d.set.TrackStarted && !r.IgnoreResult && !d.set.IgnoreResult {
+		meta := map[string]any{"pid": proc.PID(), "hostname": r.Hostname}
+		if err := d.app.storeState(ctx, r, Started, meta); err != nil {
+			r.Log().Warn("STARTED was not stored", "error", err)
+		}
+	}
+	if d.hooks.beforeStart != nil {
+		if err := d.hooks.beforeStart(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	if d.hooks.around == nil {
+		return d.run(ctx, r.Task, json.RawMessage(r.Args), json.RawMessage(r.Kwargs))
+	}
+	return d.hooks.around(ctx, r, func(ctx context.Context) (any, error) {
+		return d.run(ctx, r.Task, json.RawMessage(r.Args), json.RawMessage(r.Kwargs))
+	})
+}
+
+// classify decides what an end means. What the body says outright (Retry,
+// Ignore, Reject) comes before what befell its context.
+func (d *Definition) classify(ctx context.Context, r *Request, value any, err error) Outcome {
+	if err == nil {
+		return Outcome{State: Success, Result: value}
+	}
+	var retry *RetryError
+	var reject *RejectError
+	switch {
+	case errors.Is(err, ErrIgnore):
+		return Outcome{State: StateIgnored}
+	case errors.As(err, &retry):
+		return d.retry(r, retry, err)
+	case errors.As(err, &reject) && !matchesAny(err, d.opts.retryOn):
+		return d.reject(reject)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		switch {
+		case errors.Is(cause, ErrLeaseLost):
+			return Outcome{Info: newErrorInfo(err, d.where), Fenced: ErrLeaseLost}
+		case errors.Is(cause, ErrRevoked):
+			return Outcome{State: Revoked, Info: revokedInfo("terminated")}
+		case errors.Is(cause, ErrShutdown) && d.set.AcksLate:
+			return Outcome{Info: newErrorInfo(cause, d.where)}
+		case errors.Is(cause, ErrSoftTimeLimit):
+			err = fmt.Errorf("%w: %w", ErrSoftTimeLimit, err)
+		}
+	}
+	if matchesAny(err, d.opts.retryOn) && !matchesAny(err, d.opts.dontRetryOn) {
+		return d.retry(r, &RetryError{Cause: err, opts: options{countdown: d.autoDelay(r)}}, err)
+	}
+	info := newErrorInfo(err, d.where)
+	info.Expected = matchesAny(err, d.opts.throws)
+	return Outcome{State: Failure, Info: info}
+}
+
+func revokedInfo(why string) *ErrorInfo {
+	return &ErrorInfo{Err: fmt.Errorf("%w: %s", ErrRevoked, why), Type: "TaskRevokedError", Module: moduleCelery, Args: []any{why}}
+}
+
+// Expired is the outcome of a task that was not started in time.
+func Expired() Outcome { return Outcome{State: Revoked, Info: revokedInfo("expired")} }
+
+// RevokedOutcome is the outcome of a task that was revoked before it ran.
+func RevokedOutcome() Outcome { return Outcome{State: Revoked, Info: revokedInfo("revoked")} }
+
+// TimedOut is the outcome of a run that passed its hard time limit.
+func TimedOut(limit time.Duration) Outcome {
+	return Outcome{State: Failure, Timeout: true, Runtime: limit, Info: &ErrorInfo{
+		Err: ErrTimeLimit, Type: "TimeLimitExceeded", Module: moduleBilliard, Args: []any{limit.Seconds()},
+	}}
+}
+
+// LostWorker is the outcome of a run whose process died.
+func LostWorker(reason string) Outcome {
+	return Outcome{State: Failure, Lost: true, Info: &ErrorInfo{
+		Err: fmt.Errorf("%w: %s", ErrWorkerLost, reason), Type: "WorkerLostError", Module: moduleBilliard, Args: []any{reason},
+	}}
+}
+
+func (d *Definition) reject(e *RejectError) Outcome {
+	reason := "no reason"
+	if e.Reason != nil {
+		reason = e.Reason.Error()
+	}
+	info := &ErrorInfo{Err: e, Type: "Reject", Module: moduleCelery, Args: []any{reason, e.Requeue}}
+	info.Traceback = traceback(e, info, d.where)
+	if e.Requeue && !d.set.AcksLate {
+		// The message is acknowledged already: it cannot go back, and must not vanish.
+		info.Args[0] = reason + " (not requeued: the task acknowledges early)"
+		return Outcome{State: Failure, Info: info}
+	}
+	return Outcome{State: Rejected, Info: info, Requeue: e.Requeue}
+}
+
+// finish builds the effects, has them done, and runs what comes after.
+func (a *App) finish(ctx context.Context, r *Request, out *Outcome, fin Finisher) {
+	ctx = context.WithoutCancel(ctx)
+	e, err := a.effects(ctx, r, out)
+	if err != nil { // the result cannot be encoded: that is the task's failure
+		*out = Outcome{State: Failure, Runtime: out.Runtime, Info: encodeFailure(err)}
+		if e, err = a.effects(ctx, r, out); err != nil {
+			out.Fenced = err
+			a.internalError(ctx, r, "effects", err)
+			return
+		}
+	}
+	if out.Fenced != nil {
+		e.Publish, e.Store = nil, nil
+	}
+	if err := fin.Finish(ctx, e); err != nil {
+		out.Fenced = err
+	}
+	if out.Fenced != nil {
+		return
+	}
+	for _, m := range e.Publish {
+		a.afterPublish(ctx, m.Headers.Task, m)
+	}
+	a.conclude(ctx, r, out)
+}
+
+// conclude is what follows a stored result, in Celery's order: hook, signal,
+// log, AfterReturn, postrun.
+func (a *App) conclude(ctx context.Context, r *Request, out *Outcome) {
+	d := r.def
+	var hooks hookSet
+	if d != nil {
+		hooks = d.hooks
+	}
+	hook := func(where string, f func(context.Context) error) {
+		hctx, cancel := context.WithTimeout(ctx, hookTimeout)
+		defer cancel()
+		if err := guard(func() error { return f(hctx) }); err != nil {
+			a.internalError(ctx, r, where, err)
+		}
+	}
+	switch out.State {
+	case Success:
+		if hooks.onSuccess != nil {
+			hook("OnSuccess", func(ctx context.Context) error { return hooks.onSuccess(ctx, r, out.Result) })
+		}
+		if a.Signals.TaskSuccess.Connected() {
+			a.Signals.TaskSuccess.Send(ctx, TaskSuccess{Task: d, Request: r, Result: out.Result, Runtime: out.Runtime})
+		}
+	case Failure, Rejected:
+		if out.State == Failure && hooks.onFailure != nil {
+			hook("OnFailure", func(ctx context.Context) error { return hooks.onFailure(ctx, r, out.Info) })
+		}
+		if !out.Requeue && a.Signals.TaskFailure.Connected() {
+			a.Signals.TaskFailure.Send(ctx, TaskFailure{Task: d, Request: r, Info: out.Info})
+		}
+	case StateRetry:
+		if hooks.onRetry != nil {
+			hook("OnRetry", func(ctx context.Context) error { return hooks.onRetry(ctx, r, out.Info) })
+		}
+		if a.Signals.TaskRetry.Connected() {
+			a.Signals.TaskRetry.Send(ctx, TaskRetry{Task: d, Request: r, Info: out.Info, Delay: out.Delay})
+		}
+	}
+	a.logOutcome(ctx, r, out)
+	if hooks.afterReturn != nil && (out.State == Success || out.State == Failure) {
+		hook("AfterReturn", func(ctx context.Context) error {
+			return hooks.afterReturn(ctx, r, out.State, out.Result, out.Info)
+		})
+	}
+	if a.Signals.TaskPostrun.Connected() {
+		a.Signals.TaskPostrun.Send(ctx, TaskPostrun{Task: d, Request: r, State: out.State, Result: out.Result})
+	}
+}
+
+// internalError reports what failed without changing state or ack.
+func (a *App) internalError(ctx context.Context, r *Request, where string, err error) {
+	attrs := []any{"task", r.Task, "id", r.ID, "where", where, "error", err}
+	var p *PanicError
+	if errors.As(err, &p) {
+		attrs = append(attrs, "traceback", string(p.Stack))
+	}
+	a.log.Error(fmt.Sprintf("Task %s[%s] INTERNAL ERROR in %s: %v", r.Task, r.ID, where, err), attrs...)
+	if a.Signals.TaskInternalError.Connected() {
+		a.Signals.TaskInternalError.Send(ctx, TaskInternalError{Task: r.def, Request: r, Where: where, Err: err})
+	}
+}
+
+// logOutcome writes the line that Celery's users look for.
+func (a *App) logOutcome(ctx context.Context, r *Request, out *Outcome) {
+	level, text := slog.LevelInfo, ""
+	switch out.State {
+	case Success:
+		if !a.log.Enabled(ctx, level) {
+			return
+		}
+		size := defaultReprSize
+		if r.def != nil {
+			size = r.def.set.ResultReprMaxSize
+		}
+		text = fmt.Sprintf("succeeded in %.6fs: %s", out.Runtime.Seconds(), reprResult(out.Result, size))
+	case Failure:
+		switch {
+		case out.Info.Expected:
+			text = "raised expected: " + out.Info.Repr()
+		default:
+			level, text = slog.LevelError, "raised unexpected: "+out.Info.Repr()
+		}
+	case StateRetry:
+		text = fmt.Sprintf("retry: Retry in %ss: %s", secondsText(out.Delay), out.Info.Repr())
+	case StateIgnored:
+		text = "ignored"
+	case Rejected:
+		level, text = slog.LevelWarn, fmt.Sprintf("rejected: %s (requeue=%t)", out.Info.Repr(), out.Requeue)
+	case Revoked:
+		text = "revoked: " + fmt.Sprint(out.Info.Args...)
+	default:
+		return
+	}
+	attrs := []any{"task", r.Task, "id", r.ID}
+	if out.State == Failure && !out.Info.Expected && out.Info.Traceback != "" {
+		attrs = append(attrs, "traceback", out.Info.Traceback)
+	}
+	a.log.Log(ctx, level, "Task "+r.Task+"["+r.ID+"] "+text, attrs...)
+}
+
+func (a *App) watchSignals() {
+	failed := func(ctx context.Context, p *PanicError) {
+		a.log.ErrorContext(ctx, "a signal receiver panicked", "panic", fmt.Sprint(p.Value), "traceback", string(p.Stack))
+	}
+	s := &a.Signals
+	s.BeforeTaskPublish.failed, s.AfterTaskPublish.failed = failed, failed
+	s.TaskReceived.failed, s.TaskPrerun.failed, s.TaskPostrun.failed = failed, failed, failed
+	s.TaskSuccess.failed, s.TaskFailure.failed, s.TaskRetry.failed = failed, failed, failed
+	s.TaskRevoked.failed, s.TaskRejected.failed, s.TaskUnknown.failed = failed, failed, failed
+	s.TaskInternalError.failed, s.WorkerInit.failed, s.WorkerReady.failed = failed, failed, failed
+	s.WorkerShuttingDown.failed, s.WorkerShutdown.failed = failed, failed
+}

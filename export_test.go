@@ -1,0 +1,4 @@
+package lovage
+
+// Resolve shows the tests what the rest of the package reads.
+func Resolve(c Config) (*resolved, error) { return c.resolve() }

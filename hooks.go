@@ -1,0 +1,297 @@
+package lovage
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// Next runs the rest of what an Around hook wraps.
+type Next func(ctx context.Context) (any, error)
+
+// The hooks as the runtime calls them: the two accepted forms made one.
+type hookSet struct {
+	options     func() []TaskOption
+	around      func(context.Context, *Request, Next) (any, error)
+	beforeStart func(context.Context, *Request) error
+	onSuccess   func(context.Context, *Request, any) error
+	onFailure   func(context.Context, *Request, *ErrorInfo) error
+	onRetry     func(context.Context, *Request, *ErrorInfo) error
+	afterReturn func(context.Context, *Request, State, any, *ErrorInfo) error
+	backoff     func(context.Context, *Request, error) time.Duration
+}
+
+// late reports whether anything is to run after the result is stored.
+func (h *hookSet) late() bool { return h.onSuccess != nil || h.afterReturn != nil || h.around != nil }
+
+// findHooks takes the hooks of an instance. It panics where a hook can only be
+// a mistake: a wrong signature, or two embedded types that hide each other.
+func findHooks(name string, instance Base) hookSet {
+	var h hookSet
+	checkEmbedding(name, reflect.TypeOf(instance))
+	v := any(instance)
+	if x, ok := v.(interface{ TaskOptions() []TaskOption }); ok {
+		h.options = x.TaskOptions
+	}
+	if x, ok := v.(interface {
+		Around(context.Context, *Request, Next) (any, error)
+	}); ok {
+		h.around = x.Around
+	} else if x, ok := v.(interface {
+		Around(context.Context, *Request, func(context.Context) (any, error)) (any, error)
+	}); ok {
+		h.around = func(ctx context.Context, r *Request, next Next) (any, error) { return x.Around(ctx, r, next) }
+	}
+	if x, ok := v.(interface {
+		BeforeStart(context.Context, *Request) error
+	}); ok {
+		h.beforeStart = x.BeforeStart
+	}
+	switch x := v.(type) {
+	case interface {
+		OnSuccess(context.Context, *Request, any) error
+	}:
+		h.onSuccess = x.OnSuccess
+	case interface {
+		OnSuccess(context.Context, *Request, any)
+	}:
+		h.onSuccess = func(ctx context.Context, r *Request, res any) error { x.OnSuccess(ctx, r, res); return nil }
+	}
+	switch x := v.(type) {
+	case interface {
+		OnFailure(context.Context, *Request, *ErrorInfo) error
+	}:
+		h.onFailure = x.OnFailure
+	case interface {
+		OnFailure(context.Context, *Request, *ErrorInfo)
+	}:
+		h.onFailure = func(ctx context.Context, r *Request, i *ErrorInfo) error { x.OnFailure(ctx, r, i); return nil }
+	}
+	switch x := v.(type) {
+	case interface {
+		OnRetry(context.Context, *Request, *ErrorInfo) error
+	}:
+		h.onRetry = x.OnRetry
+	case interface {
+		OnRetry(context.Context, *Request, *ErrorInfo)
+	}:
+		h.onRetry = func(ctx context.Context, r *Request, i *ErrorInfo) error { x.OnRetry(ctx, r, i); return nil }
+	}
+	switch x := v.(type) {
+	case interface {
+		AfterReturn(context.Context, *Request, State, any, *ErrorInfo) error
+	}:
+		h.afterReturn = x.AfterReturn
+	case interface {
+		AfterReturn(context.Context, *Request, State, any, *ErrorInfo)
+	}:
+		h.afterReturn = func(ctx context.Context, r *Request, s State, res any, i *ErrorInfo) error {
+			x.AfterReturn(ctx, r, s, res, i)
+			return nil
+		}
+	}
+	if x, ok := v.(interface {
+		Backoff(context.Context, *Request, error) time.Duration
+	}); ok {
+		h.backoff = x.Backoff
+	}
+	return h
+}
+
+// hookForms are the accepted types of each hook, without the receiver.
+var hookForms = map[string][]reflect.Type{
+	"TaskOptions": {reflect.TypeFor[func() []TaskOption]()},
+	"Init":        {reflect.TypeFor[func(context.Context) error]()},
+	"Close":       {reflect.TypeFor[func(context.Context) error](), reflect.TypeFor[func() error]()},
+	"Around": {
+		reflect.TypeFor[func(context.Context, *Request, Next) (any, error)](),
+		reflect.TypeFor[func(context.Context, *Request, func(context.Context) (any, error)) (any, error)](),
+	},
+	"BeforeStart": {reflect.TypeFor[func(context.Context, *Request) error]()},
+	"OnSuccess": {
+		reflect.TypeFor[func(context.Context, *Request, any)](),
+		reflect.TypeFor[func(context.Context, *Request, any) error](),
+	},
+	"OnFailure": {
+		reflect.TypeFor[func(context.Context, *Request, *ErrorInfo)](),
+		reflect.TypeFor[func(context.Context, *Request, *ErrorInfo) error](),
+	},
+	"OnRetry": {
+		reflect.TypeFor[func(context.Context, *Request, *ErrorInfo)](),
+		reflect.TypeFor[func(context.Context, *Request, *ErrorInfo) error](),
+	},
+	"AfterReturn": {
+		reflect.TypeFor[func(context.Context, *Request, State, any, *ErrorInfo)](),
+		reflect.TypeFor[func(context.Context, *Request, State, any, *ErrorInfo) error](),
+	},
+	"Backoff": {reflect.TypeFor[func(context.Context, *Request, error) time.Duration]()},
+}
+
+// checkEmbedding walks the class and its embedded types, as Go promotes methods.
+func checkEmbedding(name string, t reflect.Type) {
+	base := reflect.TypeFor[Base]()
+	for hook, forms := range hookForms {
+		if m, ok := t.MethodByName(hook); ok {
+			from := declarer(t, hook)
+			ours := from == nil || reflect.PointerTo(from).Implements(base)
+			if ours && !hasForm(m.Type, forms) {
+				panic(fmt.Sprintf("lovage: task %q: hook %s of %s has the wrong signature %s; want %s",
+					name, hook, typeName(t), methodForm(m.Type), formsText(forms)))
+			}
+			continue
+		}
+		if offers := promoters(t, hook); len(offers) > 1 {
+			names := make([]string, len(offers))
+			for i, o := range offers {
+				names[i] = typeName(o)
+			}
+			panic(fmt.Sprintf("lovage: task %q: hook %s is offered by %s at one depth, so Go promotes neither; declare %s on %s and call the ones you want",
+				name, hook, strings.Join(names, " and "), hook, typeName(t)))
+		}
+	}
+}
+
+func hasForm(method reflect.Type, forms []reflect.Type) bool {
+	for _, f := range forms {
+		if sameForm(method, f) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameForm compares a method type, whose first input is the receiver, with f.
+func sameForm(m, f reflect.Type) bool {
+	if m.NumIn() != f.NumIn()+1 || m.NumOut() != f.NumOut() || m.IsVariadic() {
+		return false
+	}
+	for i := range f.NumIn() {
+		if m.In(i+1) != f.In(i) {
+			return false
+		}
+	}
+	for i := range f.NumOut() {
+		if m.Out(i) != f.Out(i) {
+			return false
+		}
+	}
+	return true
+}
+
+func methodForm(m reflect.Type) string {
+	in := make([]reflect.Type, 0, m.NumIn())
+	for i := 1; i < m.NumIn(); i++ {
+		in = append(in, m.In(i))
+	}
+	out := make([]reflect.Type, 0, m.NumOut())
+	for i := range m.NumOut() {
+		out = append(out, m.Out(i))
+	}
+	return reflect.FuncOf(in, out, m.IsVariadic()).String()
+}
+
+func formsText(forms []reflect.Type) string {
+	s := make([]string, len(forms))
+	for i, f := range forms {
+		s[i] = f.String()
+	}
+	return strings.Join(s, " or ")
+}
+
+// declarer finds the struct type in t's embedding tree whose own method the
+// promoted one is. The compiler marks the wrappers of promoted methods.
+func declarer(t reflect.Type, method string) reflect.Type {
+	st := structOf(t)
+	if st == nil {
+		return nil
+	}
+	if declares(st, method) {
+		return st
+	}
+	for i := range st.NumField() {
+		f := st.Field(i)
+		if !f.Anonymous {
+			continue
+		}
+		ft := f.Type
+		if ft.Kind() != reflect.Pointer && ft.Kind() != reflect.Interface {
+			ft = reflect.PointerTo(ft)
+		}
+		if _, ok := ft.MethodByName(method); ok {
+			if d := declarer(ft, method); d != nil {
+				return d
+			}
+		}
+	}
+	return nil
+}
+
+// declares reports whether the struct type has the method itself, not by promotion.
+func declares(st reflect.Type, method string) bool {
+	for _, t := range []reflect.Type{reflect.PointerTo(st), st} {
+		if m, ok := t.MethodByName(method); ok {
+			pc := m.Func.Pointer()
+			if f := runtime.FuncForPC(pc); f != nil {
+				if file, _ := f.FileLine(pc); file != "<autogenerated>" {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// promoters are the embedded types that offer the method at the shallowest depth.
+func promoters(t reflect.Type, method string) []reflect.Type {
+	level := []reflect.Type{structOf(t)}
+	for len(level) > 0 {
+		var found, next []reflect.Type
+		for _, st := range level {
+			if st == nil {
+				continue
+			}
+			for i := range st.NumField() {
+				f := st.Field(i)
+				if !f.Anonymous || structOf(f.Type) == nil {
+					continue
+				}
+				e := structOf(f.Type)
+				if declares(e, method) {
+					found = append(found, e)
+				} else {
+					next = append(next, e)
+				}
+			}
+		}
+		if len(found) > 0 {
+			return found
+		}
+		level = next
+	}
+	return nil
+}
+
+func structOf(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	return t
+}
+
+func typeName(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t.String()
+}
+
+func selfMismatch[T any](d *Definition) string {
+	return fmt.Sprintf("lovage: task %q: Self wants a %s, but the task's instance is a %T; declare the task with that base, or as the app's default class",
+		d.name, reflect.TypeFor[T](), d.instance)
+}

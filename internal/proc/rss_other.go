@@ -1,0 +1,13 @@
+//go:build !linux
+
+package proc
+
+import "runtime"
+
+// RSS returns, where the system does not tell the resident memory, what the Go
+// runtime has obtained from it, in KiB.
+func RSS() int {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.Sys / 1024)
+}

@@ -1,0 +1,186 @@
+package lovage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/saferepr"
+	"github.com/lovage-go/lovage/protocol"
+	"github.com/lovage-go/lovage/serializer"
+)
+
+// MessageError tells why a message cannot become a run. Its text names the
+// thing, the reason and the mend; the message itself is for the dead letters.
+type MessageError struct {
+	// Kind is one of malformed, not accepted, too large, unsupported.
+	Kind string
+	ID   string // task id, if it could be read
+	Task string
+	Err  error
+}
+
+func (e *MessageError) Error() string {
+	if e.Task != "" {
+		return fmt.Sprintf("%s message for task %q: %v", e.Kind, e.Task, e.Err)
+	}
+	return e.Kind + " message: " + e.Err.Error()
+}
+
+// Unwrap returns Err.
+func (e *MessageError) Unwrap() error { return e.Err }
+
+// Kinds of MessageError.
+const (
+	Malformed   = "malformed"
+	NotAccepted = "not accepted"
+	TooLarge    = "too large"
+	Unsupported = "unsupported"
+)
+
+// Receive reads a delivery as a request: headers are parsed, version 1 is
+// lifted to version 2, the body is checked against the limits and split, its
+// arguments stay encoded. The error is a *MessageError. A task that is not
+// registered here is no error: Request.Definition is nil.
+func (a *App) Receive(d *broker.Delivery) (*Request, error) {
+	if d.Malformed != nil {
+		return nil, &MessageError{Kind: Malformed, Err: d.Malformed}
+	}
+	h, err := protocol.ParseHeaders(d.Headers)
+	if err != nil {
+		return nil, &MessageError{Kind: Malformed, ID: h.ID, Task: h.Task, Err: err}
+	}
+	fail := func(kind string, err error) (*Request, error) {
+		return nil, &MessageError{Kind: kind, ID: h.ID, Task: h.Task, Err: err}
+	}
+	p := &d.Properties
+	if err := a.accept.Check(p.ContentType, p.ContentEncoding); err != nil {
+		return fail(NotAccepted, err)
+	}
+	if _, err := a.codecs.Lookup(p.ContentType); err != nil {
+		return fail(Unsupported, err)
+	}
+	if limit := a.limits.MaxBytes; limit > 0 && len(d.Body) > limit {
+		return fail(TooLarge, fmt.Errorf("the body has %d bytes, more than task_max_message_size (%d)", len(d.Body), limit))
+	}
+	raw := d.Body
+	if h.Compression != "" {
+		if raw, err = serializer.Decompress(h.Compression, d.Body, a.limits.MaxBytes); err != nil {
+			return fail(kindOf(err), err)
+		}
+	}
+	if err := a.limits.CheckJSON(raw); err != nil {
+		return fail(kindOf(err), err)
+	}
+	var body protocol.Body
+	if h.Task == "" {
+		extra := h.Extra
+		if h, body, err = protocol.ParseV1(raw); err == nil {
+			h.Extra = extra
+		}
+	} else {
+		body, err = protocol.ParseBody(raw)
+	}
+	if err != nil {
+		return fail(Malformed, err)
+	}
+	if h.Task == "" || h.ID == "" {
+		return fail(Malformed, errors.New("it has no task name or no id: headers need both, see Celery's message protocol"))
+	}
+	r, err := a.request(&h, &body)
+	if err != nil {
+		return fail(Malformed, err)
+	}
+	if err := supported(&body.Embed); err != nil {
+		return fail(Unsupported, err)
+	}
+	r.body, r.contentType, r.encoding, r.compression = d.Body, p.ContentType, p.ContentEncoding, h.Compression
+	r.ReplyTo, r.CorrelationID, r.priority = p.ReplyTo, p.CorrelationID, p.Priority
+	r.Delivery = DeliveryInfo{
+		Exchange: d.Exchange, RoutingKey: d.RoutingKey, Queue: d.Queue,
+		Priority: or(p.Priority, 0), Redelivered: d.Redelivered, Losses: d.Losses,
+	}
+	return r, nil
+}
+
+func kindOf(err error) string {
+	var limit *serializer.LimitError
+	var ratio *serializer.RatioError
+	if errors.As(err, &limit) || errors.As(err, &ratio) {
+		return TooLarge
+	}
+	return Malformed
+}
+
+// request makes a Request of parsed headers and body.
+func (a *App) request(h *protocol.Headers, body *protocol.Body) (*Request, error) {
+	r := &Request{
+		ID: h.ID, Task: h.Task, RootID: h.RootID, ParentID: h.ParentID,
+		Args: RawArgs(body.Args), Kwargs: RawKwargs(body.Kwargs),
+		Retries: h.Retries, Group: h.Group, GroupIndex: h.GroupIndex,
+		TimeLimit: duration(h.TimeLimit.Hard), SoftLimit: duration(h.TimeLimit.Soft),
+		ReplacedTaskNesting: h.ReplacedTaskNesting,
+		StampedHeaders:      h.StampedHeaders, Stamps: h.Stamps,
+		Shadow: h.Shadow, ArgsRepr: h.ArgsRepr, KwargsRepr: h.KwargsRepr,
+		Origin: h.Origin, Lang: h.Lang, IgnoreResult: h.IgnoreResult,
+		Headers: h.Extra, embed: body.Embed, app: a,
+	}
+	var err error
+	if h.ETA != "" {
+		if r.ETA, err = protocol.ParseTime(h.ETA, a.conf.Location); err != nil {
+			return nil, fmt.Errorf("header \"eta\": %w", err)
+		}
+	}
+	if h.Expires != "" {
+		if r.Expires, err = protocol.ParseTime(h.Expires, a.conf.Location); err != nil {
+			return nil, fmt.Errorf("header \"expires\": %w", err)
+		}
+	}
+	if r.RootID == "" {
+		r.RootID = r.ID
+	}
+	if d, ok := a.tasks[r.Task]; ok && !d.remote {
+		r.def = d
+	}
+	return r, nil
+}
+
+// Describe fills in the text forms of the arguments where the sender gave none.
+func (r *Request) Describe() (args, kwargs string) {
+	args, kwargs = r.ArgsRepr, r.KwargsRepr
+	if args == "" {
+		args = reprOf(nil, saferepr.AppendArgs, json.RawMessage(r.Args))
+	}
+	if kwargs == "" {
+		kwargs = reprOf(nil, saferepr.AppendKwargs, json.RawMessage(r.Kwargs))
+	}
+	return args, kwargs
+}
+
+// supported refuses what would be half run: workflows that this version cannot
+// carry to their end.
+func supported(e *protocol.Embed) error {
+	if e.Chord != nil {
+		return errors.New("it is a member of a chord, which this version cannot count; run it on a Python worker")
+	}
+	for _, list := range [][]protocol.Signature{e.Callbacks, e.Errbacks, e.Chain} {
+		for i := range list {
+			if t := list[i].SubtaskType; t != "" {
+				return fmt.Errorf("a %s follows it, which this version cannot compose; run it on a Python worker", t)
+			}
+		}
+	}
+	return nil
+}
+
+func duration(s *float64) time.Duration {
+	if s == nil || *s <= 0 {
+		return 0
+	}
+	if *s > float64(1<<62)/float64(time.Second) {
+		return 0
+	}
+	return time.Duration(*s * float64(time.Second))
+}

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs what the tests need beside Go, when it is missing:
+#   celery  Python's Celery, the judge of the wire format
+#   gcc     a C compiler, for the race detector only
+# Needs root or sudo for that, and apt; elsewhere it says what to install.
+set -euo pipefail
+
+package() {
+  case $1 in
+    celery) echo python3-celery ;;
+    gcc)    echo "gcc libc6-dev" ;;
+    *)      echo "deps.sh: nothing is known by the name $1" >&2; exit 2 ;;
+  esac
+}
+
+# present asks the system's Python, which is where apt puts Celery: another one
+# may come first on the PATH.
+present() {
+  case $1 in
+    celery) /usr/bin/python3 -c 'import celery' 2>/dev/null ;;
+    gcc)    command -v gcc >/dev/null ;;
+  esac
+}
+
+missing=()
+for name in "$@"; do
+  packages=$(package "$name")
+  present "$name" || missing+=($packages)
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "The tests need ${missing[*]} (Debian's names) and there is no apt-get here: install them and run make again." >&2
+  exit 1
+fi
+root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    echo "The tests need ${missing[*]}: as root, run apt-get install ${missing[*]}, then make again." >&2
+    exit 1
+  fi
+  root=(sudo)
+fi
+echo "installing ${missing[*]}"
+"${root[@]}" apt-get update -qq
+"${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,371 @@
+package lovage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/backoff"
+	"github.com/lovage-go/lovage/internal/saferepr"
+	"github.com/lovage-go/lovage/protocol"
+	"github.com/lovage-go/lovage/serializer"
+)
+
+// Args is a call without types: what Python would pass.
+type Args struct {
+	Positional []any
+	Keyword    map[string]any
+}
+
+// RawArgs makes Args usable as the argument type of a task that takes its call raw.
+func (a Args) RawArgs() (args, kwargs json.RawMessage, err error) { return a.encode() }
+
+// BindRaw is the other direction.
+func (a *Args) BindRaw(args, kwargs json.RawMessage) (err error) {
+	if a.Positional, err = RawArgs(args).Values(); err != nil {
+		return err
+	}
+	a.Keyword, err = RawKwargs(kwargs).Values()
+	return err
+}
+
+func (a Args) encode() (args, kwargs json.RawMessage, err error) {
+	args, kwargs = json.RawMessage("[]"), json.RawMessage("{}")
+	if len(a.Positional) > 0 {
+		if args, err = jsonCodec.Marshal(a.Positional); err != nil {
+			return nil, nil, fmt.Errorf("encode the positional arguments: %w", err)
+		}
+	}
+	if len(a.Keyword) > 0 {
+		if kwargs, err = jsonCodec.Marshal(a.Keyword); err != nil {
+			return nil, nil, fmt.Errorf("encode the keyword arguments: %w", err)
+		}
+	}
+	return args, kwargs, nil
+}
+
+// call is one call on its way out.
+type call struct {
+	name    string
+	def     *Definition // nil for a task known by name only
+	args    json.RawMessage
+	kwargs  json.RawMessage
+	ignored bool
+}
+
+// Send calls a task by name, registered here or not. The arguments of a task
+// that is registered are checked before anything is sent. It never runs
+// eagerly.
+func (a *App) Send(ctx context.Context, name string, in Args, opts ...CallOption) (*Result[any], error) {
+	if err := a.Freeze(); err != nil {
+		return nil, err
+	}
+	args, kwargs, err := in.encode()
+	if err != nil {
+		return nil, fmt.Errorf("task %q: %w", name, err)
+	}
+	c := call{name: name, def: a.tasks[name], args: args, kwargs: kwargs}
+	if c.def != nil && c.def.set.Typing {
+		if err := c.def.plan.Check(name, args, kwargs); err != nil {
+			return nil, argumentError(err)
+		}
+	}
+	id, err := a.send(ctx, &c, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Result[any]{core: resultCore{app: a, id: id, ignored: c.ignored}}, nil
+}
+
+func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, error) {
+	if err := a.Freeze(); err != nil {
+		return "", err
+	}
+	var o options
+	if c.def != nil {
+		o = *c.def.callDefaults()
+	}
+	for _, opt := range opts {
+		opt.call(&o)
+	}
+	m, err := a.message(ctx, c, &o)
+	if err != nil {
+		return "", fmt.Errorf("task %q: %w", c.name, err)
+	}
+	ctx, cancel := a.publishDeadline(ctx)
+	defer cancel()
+	ctx = context.WithValue(ctx, policyKey, a.policy(&o))
+	a.beforePublish(ctx, c.name, m)
+	if err := a.publish(ctx, m); err != nil {
+		return "", fmt.Errorf("publish task %q: %w", c.name, err)
+	}
+	a.afterPublish(ctx, c.name, m)
+	if r := RequestFrom(ctx); r != nil && or(o.addToParent, true) && (r.def == nil || r.def.set.Trail) {
+		r.addChild(m.Headers.ID)
+	}
+	return m.Headers.ID, nil
+}
+
+// publishDeadline bounds a publish whose caller set no deadline.
+func (a *App) publishDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := a.conf.BrokerPublishTimeout
+	if _, ok := ctx.Deadline(); ok || limit <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, limit,
+		fmt.Errorf("not published within broker_publish_timeout (%s): %w", limit, broker.ErrUnavailable))
+}
+
+// callDefaults are what the class and the declaration give to every call.
+func (d *Definition) callDefaults() *options {
+	o := d.opts
+	return &o
+}
+
+func (a *App) policy(o *options) backoff.Policy {
+	switch {
+	case o.noRetry || !a.conf.TaskPublishRetry && o.publishRetry == nil:
+		return backoff.Policy{}
+	case o.publishRetry != nil:
+		return *o.publishRetry
+	}
+	p := a.conf.TaskPublishRetryPolicy
+	return backoff.Policy{MaxRetries: p.MaxRetries, IntervalStart: p.IntervalStart, IntervalStep: p.IntervalStep, IntervalMax: p.IntervalMax}
+}
+
+// message builds the message of a call.
+func (a *App) message(ctx context.Context, c *call, o *options) (*protocol.Message, error) {
+	now := time.Now()
+	id := or(o.taskID, "")
+	if id == "" {
+		id = a.rand.uuid()
+	}
+	h := protocol.Headers{
+		Lang: "go", Task: c.name, ID: id, RootID: id, Origin: a.origin,
+		Shadow:       or(o.shadow, ""),
+		IgnoreResult: or(o.ignoreResult, a.conf.TaskIgnoreResult),
+		Group:        or(o.groupID, ""),
+	}
+	c.ignored = h.IgnoreResult
+	if r := RequestFrom(ctx); r != nil && r.ID != "" {
+		h.RootID, h.ParentID = r.RootID, r.ID
+		if h.RootID == "" {
+			h.RootID = r.ID
+		}
+		if o.priority == nil && a.conf.TaskInheritParentPriority {
+			o.priority = r.priority
+		}
+	}
+	h.RootID = or(o.rootID, h.RootID)
+	h.ParentID = or(o.parentID, h.ParentID)
+	h.TimeLimit = protocol.TimeLimit{Hard: seconds(o.timeLimit), Soft: seconds(o.softLimit)}
+	if hard, soft := h.TimeLimit.Hard, h.TimeLimit.Soft; hard != nil && soft != nil && *soft > *hard {
+		return nil, fmt.Errorf("the soft time limit %gs is above the hard one %gs", *soft, *hard)
+	}
+	var err error
+	if h.Extra, err = encodeHeaders(o.headers); err != nil {
+		return nil, err
+	}
+	h.ArgsRepr = reprOf(o.argsRepr, saferepr.AppendArgs, c.args)
+	h.KwargsRepr = reprOf(o.kwargsRepr, saferepr.AppendKwargs, c.kwargs)
+
+	m := &protocol.Message{}
+	switch {
+	case o.countdown != nil && *o.countdown > 0:
+		m.NotBefore = now.Add(*o.countdown)
+	case o.eta != nil:
+		m.NotBefore = *o.eta
+	}
+	if !m.NotBefore.IsZero() {
+		h.ETA = protocol.FormatTime(m.NotBefore.UTC())
+	}
+	switch {
+	case o.expires != nil:
+		m.ExpiresAt = now.Add(*o.expires)
+	case o.expiresAt != nil:
+		m.ExpiresAt = *o.expiresAt
+	}
+	if !m.ExpiresAt.IsZero() {
+		h.Expires = protocol.FormatTime(m.ExpiresAt.UTC())
+		m.Properties.HasExpiration = true
+		m.Properties.Expiration = max(m.ExpiresAt.Sub(now), 0)
+	}
+	body := protocol.Body{Args: c.args, Kwargs: c.kwargs}
+	if body.Embed.Callbacks, err = a.signatures(o.links); err != nil {
+		return nil, fmt.Errorf("link: %w", err)
+	}
+	if body.Embed.Errbacks, err = a.signatures(o.linkErrors); err != nil {
+		return nil, fmt.Errorf("link_error: %w", err)
+	}
+	m.Headers = h
+	if err := a.encodeBody(m, &body, o); err != nil {
+		return nil, err
+	}
+	m.Properties.CorrelationID = id
+	m.Properties.ReplyTo = or(o.replyTo, "")
+	m.Mandatory = or(o.mandatory, false)
+	if err := a.router.address(m, o); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// encodeBody writes the body as the options ask, protocol 2 or 1.
+func (a *App) encodeBody(m *protocol.Message, body *protocol.Body, o *options) error {
+	codec, err := a.codecs.Lookup(or(o.serializer, a.conf.TaskSerializer))
+	if err != nil {
+		return err
+	}
+	m.Properties.ContentType, m.Properties.ContentEncoding = codec.ContentType(), codec.Encoding()
+	if a.conf.TaskProtocol == 1 {
+		m.Body = protocol.AppendV1(nil, &m.Headers, body)
+	} else {
+		m.Body = body.AppendJSON(make([]byte, 0, len(body.Args)+len(body.Kwargs)+80))
+	}
+	if method := or(o.compression, a.conf.TaskCompression); method != "" {
+		mime, err := serializer.Compression(method)
+		if err != nil {
+			return err
+		}
+		data, err := serializer.Compress(method, m.Body)
+		if err != nil {
+			return fmt.Errorf("compress the body: %w", err)
+		}
+		m.Body, m.Headers.Compression = data, mime
+	}
+	if limit := a.conf.TaskMaxMessageSize; limit > 0 && len(m.Body) > limit {
+		return fmt.Errorf("the message body has %d bytes, more than task_max_message_size (%d): store the data elsewhere and send a reference to it", len(m.Body), limit)
+	}
+	return nil
+}
+
+func (a *App) signatures(links []Linkable) ([]protocol.Signature, error) {
+	if len(links) == 0 {
+		return nil, nil
+	}
+	out := make([]protocol.Signature, 0, len(links))
+	for _, l := range links {
+		s, err := l.signature(a)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+func (a *App) beforePublish(ctx context.Context, task string, m *protocol.Message) {
+	if a.Signals.BeforeTaskPublish.Connected() {
+		a.Signals.BeforeTaskPublish.Send(ctx, BeforeTaskPublish{Task: task, Message: m})
+	}
+}
+
+func (a *App) afterPublish(ctx context.Context, task string, m *protocol.Message) {
+	if a.Signals.AfterTaskPublish.Connected() {
+		a.Signals.AfterTaskPublish.Send(ctx, AfterTaskPublish{Task: task, Message: m})
+	}
+	if a.conf.TaskSendSentEvent {
+		a.sentEvent(ctx, m)
+	}
+}
+
+const (
+	policyKey  ctxKey = iota + 100
+	collectKey        // *[]*protocol.Message: interceptors run, the message is kept
+)
+
+// publishNow is the end of the publish chain: it sends, or, where a run's
+// effects are being built, keeps the message for the finisher.
+func (a *App) publishNow(ctx context.Context, m *protocol.Message) error {
+	if kept, ok := ctx.Value(collectKey).(*[]*protocol.Message); ok {
+		*kept = append(*kept, m)
+		return nil
+	}
+	policy, _ := ctx.Value(policyKey).(backoff.Policy)
+	err := policy.Do(ctx, broker.Retryable, func(ctx context.Context) error { return a.PublishMessages(ctx, m) })
+	if err != nil && errors.Is(err, context.DeadlineExceeded) {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w (%w)", cause, err)
+		}
+	}
+	return err
+}
+
+// PublishMessages sends finished messages as they are: their queues are
+// declared if need be, and nothing is signalled or tried again. It is for
+// workers and tools; programs call tasks.
+func (a *App) PublishMessages(ctx context.Context, msgs ...*protocol.Message) error {
+	conn, err := a.Broker(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range msgs {
+		if err := a.declare(ctx, conn, m.Queue); err != nil {
+			return err
+		}
+	}
+	err = conn.Publish(ctx, msgs...)
+	var batch *broker.BatchError
+	if len(msgs) == 1 && errors.As(err, &batch) {
+		return batch.Errs[0]
+	}
+	return err
+}
+
+func (a *App) declare(ctx context.Context, conn broker.Conn, name string) error {
+	if name == "" {
+		return nil
+	}
+	if _, done := a.declared.Load(name); done {
+		return nil
+	}
+	q, err := a.router.queue(name)
+	if err != nil {
+		return err
+	}
+	if !q.NoDeclare {
+		if err := conn.Declare(ctx, q); err != nil {
+			return fmt.Errorf("declare queue %q: %w", name, err)
+		}
+	}
+	a.declared.Store(name, struct{}{})
+	return nil
+}
+
+func encodeHeaders(h map[string]any) (map[string]json.RawMessage, error) {
+	if len(h) == 0 {
+		return nil, nil
+	}
+	out := make(map[string]json.RawMessage, len(h))
+	for k, v := range h {
+		if raw, ok := v.(json.RawMessage); ok {
+			out[k] = raw
+			continue
+		}
+		text, err := jsonCodec.Marshal(v)
+		if err != nil {
+			return nil, fmt.Errorf("header %q: %w", k, err)
+		}
+		out[k] = text
+	}
+	return out, nil
+}
+
+func reprOf(given *string, repr func([]byte, json.RawMessage, int) []byte, raw json.RawMessage) string {
+	if given != nil {
+		return *given
+	}
+	var buf [128]byte
+	return string(repr(buf[:0], raw, defaultReprSize))
+}
+
+func seconds(d *time.Duration) *float64 {
+	if d == nil || *d <= 0 {
+		return nil
+	}
+	s := d.Seconds()
+	return &s
+}

@@ -1,0 +1,196 @@
+package lovage
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lovage-go/lovage/protocol"
+)
+
+// Signal is an event that code of the program may observe. Receivers run one
+// after the other where the signal is sent; a panic in one is logged and stops
+// neither the others nor the sender. Connect is safe at any time.
+type Signal[E any] struct {
+	mu        sync.Mutex
+	receivers atomic.Pointer[[]receiver[E]]
+	next      int
+	failed    func(ctx context.Context, p *PanicError)
+}
+
+type receiver[E any] struct {
+	id int
+	f  func(context.Context, E)
+}
+
+// Connect adds a receiver and returns what removes it again.
+func (s *Signal[E]) Connect(f func(context.Context, E)) (disconnect func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next++
+	id := s.next
+	var list []receiver[E]
+	if p := s.receivers.Load(); p != nil {
+		list = append(list, *p...)
+	}
+	list = append(list, receiver[E]{id, f})
+	s.receivers.Store(&list)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		var kept []receiver[E]
+		for _, r := range *s.receivers.Load() {
+			if r.id != id {
+				kept = append(kept, r)
+			}
+		}
+		s.receivers.Store(&kept)
+	}
+}
+
+// Connected reports whether anybody listens; senders use it to save work.
+func (s *Signal[E]) Connected() bool {
+	p := s.receivers.Load()
+	return p != nil && len(*p) > 0
+}
+
+// Send calls every receiver.
+func (s *Signal[E]) Send(ctx context.Context, e E) {
+	p := s.receivers.Load()
+	if p == nil {
+		return
+	}
+	for _, r := range *p {
+		if err := guard(func() error { r.f(ctx, e); return nil }); err != nil && s.failed != nil {
+			if pe, ok := err.(*PanicError); ok {
+				s.failed(ctx, pe)
+			}
+		}
+	}
+}
+
+// Signals are the signals of one App, with the names that Celery gives them.
+// Those of a run are sent in the process that runs the task; TaskReceived,
+// TaskRevoked, TaskRejected and TaskUnknown by the consuming worker.
+type Signals struct {
+	BeforeTaskPublish Signal[BeforeTaskPublish]
+	AfterTaskPublish  Signal[AfterTaskPublish]
+
+	TaskReceived      Signal[TaskReceived]
+	TaskPrerun        Signal[TaskPrerun]
+	TaskPostrun       Signal[TaskPostrun]
+	TaskSuccess       Signal[TaskSuccess]
+	TaskFailure       Signal[TaskFailure]
+	TaskRetry         Signal[TaskRetry]
+	TaskRevoked       Signal[TaskRevoked]
+	TaskRejected      Signal[TaskRejected]
+	TaskUnknown       Signal[TaskUnknown]
+	TaskInternalError Signal[TaskInternalError]
+
+	WorkerInit         Signal[WorkerInit]
+	WorkerReady        Signal[WorkerReady]
+	WorkerShuttingDown Signal[WorkerShuttingDown]
+	WorkerShutdown     Signal[WorkerShutdown]
+}
+
+// BeforeTaskPublish is sent before a message goes out; receivers may change it.
+type BeforeTaskPublish struct {
+	Task    string
+	Message *protocol.Message
+}
+
+// AfterTaskPublish is sent when the broker has the message.
+type AfterTaskPublish struct {
+	Task    string
+	Message *protocol.Message
+}
+
+// TaskReceived is sent when a worker has taken a message for a task it knows.
+type TaskReceived struct{ Request *Request }
+
+// TaskPrerun is sent before anything of the task runs.
+type TaskPrerun struct {
+	Task    *Definition
+	Request *Request
+}
+
+// TaskPostrun is sent last, whatever the outcome.
+type TaskPostrun struct {
+	Task    *Definition
+	Request *Request
+	State   State
+	Result  any
+}
+
+// TaskSuccess is sent after OnSuccess.
+type TaskSuccess struct {
+	Task    *Definition
+	Request *Request
+	Result  any
+	Runtime time.Duration
+}
+
+// TaskFailure is sent after OnFailure.
+type TaskFailure struct {
+	Task    *Definition
+	Request *Request
+	Info    *ErrorInfo
+}
+
+// TaskRetry is sent after OnRetry.
+type TaskRetry struct {
+	Task    *Definition
+	Request *Request
+	Info    *ErrorInfo
+	Delay   time.Duration
+}
+
+// TaskRevoked is sent when a task is dropped as expired or revoked.
+type TaskRevoked struct {
+	Request    *Request
+	Terminated bool
+	Expired    bool
+}
+
+// TaskRejected is sent for a message that could not be read as a task.
+type TaskRejected struct {
+	Queue string
+	Body  []byte
+	Err   error
+}
+
+// TaskUnknown is sent for a task that no registration names.
+type TaskUnknown struct {
+	Name string
+	ID   string
+	Err  error
+}
+
+// TaskInternalError is sent when a hook or the runtime itself fails in a way
+// that changes neither state nor ack.
+type TaskInternalError struct {
+	Task    *Definition
+	Request *Request
+	Where   string // "OnSuccess", "AfterReturn" ...
+	Err     error
+}
+
+// WorkerInit is sent before a worker starts its tasks and connects.
+type WorkerInit struct{ Hostname string }
+
+// WorkerReady is sent when a worker consumes.
+type WorkerReady struct {
+	Hostname string
+	PID      int
+}
+
+// WorkerShuttingDown is sent when a shutdown begins: How is warm or cold.
+type WorkerShuttingDown struct {
+	Hostname string
+	How      string
+	Signal   string
+}
+
+// WorkerShutdown is sent when a worker has stopped.
+type WorkerShutdown struct{ Hostname string }
