@@ -118,6 +118,9 @@ func (d *document) headers(h *Headers, task bool) (bad, err error) {
 }
 
 func (d *document) header(h *Headers, key []byte, task bool) (err error) {
+	if c := d.Peek(); !task && string(key) == "task" && c != 'n' && c != '"' {
+		return d.wrong("task", "a string or null")
+	}
 	if !task && string(key) != "compression" {
 		return d.extra(h, key)
 	}

@@ -53,31 +53,29 @@ func readTag(raw []byte) (t tagged, ok bool) {
 	if s.Peek() != '{' {
 		return t, false
 	}
-	n := 0
 	more, err := s.Enter('{')
 	for more && err == nil {
-		var key []byte
+		var key, value []byte
 		if key, err = s.Key(); err != nil {
 			return t, false
 		}
-		switch {
-		case string(key) == "__type__" && s.Peek() == '"':
-			var from, to int
-			if from, to, _, err = s.String(); err != nil {
-				return t, false
+		if value, err = s.Raw(); err != nil {
+			return t, false
+		}
+		switch string(key) { // of a key that comes twice the last counts
+		case "__type__":
+			t.kind = ""
+			if value[0] == '"' {
+				t.kind = pyjson.Unquote(value[1 : len(value)-1])
 			}
-			t.kind = pyjson.Unquote(raw[from:to])
-		case string(key) == "__value__":
-			if t.value, err = s.Raw(); err != nil {
-				return t, false
-			}
+		case "__value__":
+			t.value = value
 		default:
 			return t, false
 		}
-		n++
 		more, err = s.More('{')
 	}
-	return t, err == nil && n == 2 && t.kind != "" && t.value != nil
+	return t, err == nil && t.kind != "" && t.value != nil
 }
 
 // textOf gives the text of a plain string, or of a tagged value of one of kinds.
