@@ -30,6 +30,7 @@ type App struct {
 	cfg     Config
 	confErr error
 	log     *slog.Logger
+	logLeft bool // log is slog's default: nobody chose it
 	rand    *randomness
 
 	mu           sync.Mutex
@@ -97,7 +98,7 @@ func New(name string, cfg Config, opts ...AppOption) *App {
 		o(a)
 	}
 	if a.log == nil {
-		a.log = slog.Default()
+		a.log, a.logLeft = slog.Default(), true
 	}
 	if a.rand == nil {
 		a.rand = newRandomness(nil)
@@ -117,6 +118,17 @@ func (a *App) Config() Config { return a.cfg }
 // Logger is the App's logger.
 func (a *App) Logger() *slog.Logger { return a.log }
 
+// SetDefaultLogger replaces the logger of an App that was given none by
+// WithLogger. It is for what formats a program's log, such as package cli, and
+// must be called before the App's first use.
+func (a *App) SetDefaultLogger(l *slog.Logger) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.logLeft && !a.frozen {
+		a.log = l
+	}
+}
+
 // Configure changes the configuration before the App's first use, for sources
 // that are read after declaration: file, environment, command line. What is
 // noteworthy comes back as warnings.
@@ -131,7 +143,7 @@ func (a *App) Configure(change func(*Config) ([]Warning, error)) error {
 	err = errors.Join(err, a.confErr)
 	a.mu.Unlock()
 	for _, w := range warnings {
-		a.log.Warn(w.Message, "setting", w.Setting, "source", w.Source)
+		a.log.Warn(w.String(), "setting", w.Setting, "source", w.Source)
 	}
 	return err
 }
