@@ -182,7 +182,7 @@ func (cs *Consumer) take(ctx context.Context, limit int) ([]broker.Delivery, err
 	var worker int64
 	var rows []sqlstore.Delivery
 	var losses []int
-	err := cs.conn.db.Update(ctx, func(tx *sqlstore.Tx) (err error) {
+	err := cs.conn.db.UpdateLazily(ctx, func(tx *sqlstore.Tx) (err error) {
 		worker, rows, losses = known, nil, nil
 		if worker != 0 && start.Sub(renewed) > cs.RenewEvery() {
 			if err := tx.Renew(worker, cs.lease); err != nil && !errors.Is(err, sqlstore.ErrLeaseLost) {
@@ -295,7 +295,7 @@ func (cs *Consumer) Close() error {
 		return nil
 	}
 	// The wait is bounded by the lock timeout; a failure leaves the claims to the lease.
-	err := cs.conn.db.Update(context.Background(), func(tx *sqlstore.Tx) error { return tx.Unregister(worker) })
+	err := cs.conn.db.UpdateLazily(context.Background(), func(tx *sqlstore.Tx) error { return tx.Unregister(worker) })
 	if err != nil && !errors.Is(err, sqlstore.ErrClosed) {
 		return fmt.Errorf("hand back the claims of %s: %w", cs.name, fault(err))
 	}

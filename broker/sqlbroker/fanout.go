@@ -36,7 +36,7 @@ func (c *Conn) Broadcast(ctx context.Context, exchange string, msgs ...*broker.M
 			rows[i].Keep = max(m.Properties.Expiration, 1)
 		}
 	}
-	return fault(c.db.Update(ctx, func(tx *sqlstore.Tx) error { return tx.Broadcast(exchange, rows) }))
+	return fault(c.db.UpdateLazily(ctx, func(tx *sqlstore.Tx) error { return tx.Broadcast(exchange, rows) }))
 }
 
 // Listen starts to receive what is broadcast from now on.

@@ -29,7 +29,7 @@ func (c *core) LookAfter(ctx context.Context) error {
 		return err
 	}
 	var taken []Gone
-	err = c.Update(ctx, func(tx *Tx) error {
+	err = c.UpdateLazily(ctx, func(tx *Tx) error {
 		taken = taken[:0]
 		for _, w := range suspects {
 			ok, err := tx.TakeOver(&w)
