@@ -115,6 +115,19 @@ func (a *App) Name() string { return a.name }
 // Config returns a copy of the configuration.
 func (a *App) Config() Config { return a.cfg }
 
+// Settings returns the configuration with every default filled in, as the
+// runtime uses it. It is for workers and tools.
+func (a *App) Settings() Config {
+	full := a.cfg.withDefaults()
+	if full.WorkerConcurrency == 0 {
+		full.WorkerConcurrency = proc.CPUs()
+	}
+	if full.BrokerConnectionRetryOnStartup == nil {
+		full.BrokerConnectionRetryOnStartup = full.BrokerConnectionRetry
+	}
+	return full
+}
+
 // Logger is the App's logger.
 func (a *App) Logger() *slog.Logger { return a.log }
 
