@@ -62,7 +62,8 @@ func (s *session) root() *cobra.Command {
 	for _, add := range s.flags {
 		add(root.PersistentFlags())
 	}
-	root.AddCommand(s.callCommand(), s.resultCommand(), s.reportCommand(), s.versionCommand())
+	root.AddCommand(s.callCommand(), s.deadCommand(), s.purgeCommand(), s.queuesCommand(), s.reportCommand(),
+		s.resultCommand(), s.statusCommand(), s.tasksCommand(), s.versionCommand())
 	root.AddCommand(s.extra...)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { _, _ = io.WriteString(s.out, helpText(cmd)) })

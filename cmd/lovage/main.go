@@ -1,11 +1,13 @@
-// Command lovage is the client half of Lovage as one program: what needs no
-// task code. It calls tasks of any worker, written in Go or in Python.
+// Command lovage is what of Lovage needs no task code, as one program: it calls
+// the tasks of any worker, written in Go or in Python, shows results, workers
+// and queues, and looks after dead letters. A worker is a program of its own,
+// because tasks are code: see package cli.
 package main
 
 import (
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/cli"
-	_ "github.com/lovage-go/lovage/memory"
+	_ "github.com/lovage-go/lovage/embedded" // the store where no broker_url is set
 )
 
 func main() {
