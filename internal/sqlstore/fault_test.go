@@ -4,7 +4,6 @@ package sqlstore_test
 
 import (
 	"context"
-	"database/sql/driver"
 	"errors"
 	"os"
 	"path/filepath"
@@ -13,24 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"modernc.org/sqlite"
 
 	"github.com/lovage-go/lovage/internal/sqlstore"
 )
-
-// raw runs statements on a connection of its own.
-func raw(t *testing.T, path string) (exec func(string) error) {
-	t.Helper()
-	c, err := (&sqlite.Driver{}).Open("file:" + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return func(s string) error {
-		_, err := c.(driver.ExecerContext).ExecContext(context.Background(), s, nil)
-		return err
-	}
-}
 
 func TestCorruptFile(t *testing.T) {
 	t.Parallel()
