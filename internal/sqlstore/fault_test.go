@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -252,7 +253,10 @@ func TestReplacedFile(t *testing.T) {
 	if !errors.Is(err, sqlstore.ErrUnavailable) {
 		t.Errorf("a file that is gone is not called temporary: %v", err)
 	}
-	other := open(t, cfg) // somebody makes a new one
+	other := open(t, cfg)                   // somebody makes a new one
+	if got := ready(t, db, "q"); got != 0 { // a reader finds it by itself
+		t.Errorf("reading from the new file gives %d messages, want none", got)
+	}
 	if err := publish(db, t.Context(), "q", 2, 10); err != nil {
 		t.Fatalf("with a new file: %v", err)
 	}
@@ -261,6 +265,31 @@ func TestReplacedFile(t *testing.T) {
 	}
 	if got := ready(t, db, "q"); got != 2 {
 		t.Errorf("reading from the new file gives %d messages, want 2", got)
+	}
+}
+
+func TestManyOpenAFreshFile(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			db, err := sqlstore.Open(t.Context(), cfg)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := publish(db, t.Context(), "q", 5, 10); err != nil {
+				t.Error(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := ready(t, open(t, cfg), "q"); got != 40 {
+		t.Errorf("%d messages are there, want 40", got)
 	}
 }
 
