@@ -38,6 +38,7 @@ type setup struct {
 	cfg     worker.Config
 	tasks   func(app *lovage.App)
 	broker  func(broker.Conn) broker.Conn // wraps what the worker sees
+	conn    func(broker.Conn) broker.Conn // likewise, and nothing else does
 	backend func(backend.Backend) backend.Backend
 }
 
@@ -67,6 +68,9 @@ func build(t *testing.T, s setup) *world {
 		s.backend = func(b backend.Backend) backend.Backend { return b }
 	}
 	wrap := func(c broker.Conn) broker.Conn {
+		if s.conn != nil {
+			return s.conn(c)
+		}
 		f, _ := c.(broker.Fanouter)
 		if p, ok := s.broker(c).(plainConn); ok {
 			return rawConn{p}
