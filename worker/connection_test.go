@@ -88,10 +88,10 @@ func TestConnection(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]
 		o := new(outage)
-		runs := 0
+		var runs atomic.Int32
 		in(t, setup{conn: shaky(o), tasks: func(app *lovage.App) {
 			h = lovage.Func(app, "t.sleep", func(ctx context.Context, in Order) (string, error) {
-				runs++
+				runs.Add(1)
 				return sleeper(ctx, in)
 			})
 		}}, func(x *world) {
@@ -109,8 +109,8 @@ func TestConnection(t *testing.T) {
 			next := delay(x, h, Order{})
 			pause(2 * time.Minute)
 			x.wantState(next, lovage.Success)
-			if runs != 2 {
-				t.Errorf("runs: got %d, want 2", runs)
+			if n := runs.Load(); n != 2 {
+				t.Errorf("runs: got %d, want 2", n)
 			}
 			x.wantLog(1, "consumer: connection lost")
 			x.wantLog(1, "consumer: connection is back")

@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -69,10 +70,10 @@ func TestLimits(t *testing.T) {
 	t.Run("TimeoutIsRequeuedIfNotAcked", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]
-		runs := 0
+		var runs atomic.Int32
 		in(t, setup{tasks: func(app *lovage.App) {
 			h = lovage.Func(app, "t.deaf", func(ctx context.Context, in Order) (string, error) {
-				if runs++; runs == 1 {
+				if runs.Add(1) == 1 {
 					return deaf(2*time.Minute)(ctx, in)
 				}
 				return "", nil
@@ -81,8 +82,8 @@ func TestLimits(t *testing.T) {
 			id := delay(x, h, Order{})
 			pause(3 * time.Minute)
 			x.wantState(id, lovage.Success)
-			if runs != 2 {
-				t.Errorf("runs: got %d, want 2", runs)
+			if n := runs.Load(); n != 2 {
+				t.Errorf("runs: got %d, want 2", n)
 			}
 		})
 	})

@@ -160,10 +160,10 @@ func TestLeases(t *testing.T) {
 	t.Run("ALongRunKeepsItsLease", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]
-		runs := 0
+		var runs atomic.Int32
 		in(t, setup{tasks: func(app *lovage.App) {
 			h = lovage.Func(app, "t.long", func(context.Context, Order) (string, error) {
-				runs++
+				runs.Add(1)
 				<-time.After(10 * time.Minute)
 				return "", nil
 			})
@@ -173,8 +173,8 @@ func TestLeases(t *testing.T) {
 			other := spawn(x.store, "other", lovage.Config{}, worker.Config{Concurrency: 1}, func(app *lovage.App) { lovage.Func(app, "t.long", obey) })
 			pause(11 * time.Minute)
 			x.wantState(id, lovage.Success)
-			if runs != 1 || other.w.Stats().Received != 0 {
-				t.Errorf("runs here %d, received there %d, want 1 and 0", runs, other.w.Stats().Received)
+			if runs.Load() != 1 || other.w.Stats().Received != 0 {
+				t.Errorf("runs here %d, received there %d, want 1 and 0", runs.Load(), other.w.Stats().Received)
 			}
 			other.stop(t)
 		})

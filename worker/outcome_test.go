@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -285,9 +286,12 @@ func TestTime(t *testing.T) {
 		t.Run(fmt.Sprintf("RateLimitSpreadsRuns/Park=%t", park), func(t *testing.T) {
 			t.Parallel()
 			var h *lovage.Handle[AddArgs, int]
+			var mu sync.Mutex
 			var at []time.Time
 			s := setup{tasks: func(app *lovage.App) {
 				h = lovage.Func(app, "t.add", func(ctx context.Context, in AddArgs) (int, error) {
+					mu.Lock()
+					defer mu.Unlock()
 					at = append(at, time.Now())
 					return 0, nil
 				}, lovage.RateLimit("6/m"))
