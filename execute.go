@@ -75,7 +75,10 @@ func (a *App) Execute(ctx context.Context, r *Request, fin Finisher) Outcome {
 	var out Outcome
 	err := guard(func() error { out = a.execute(ctx, r, once); return nil })
 	switch {
-	case once.done:
+	case once.outcome != nil && err == nil:
+	case once.outcome != nil: // an interceptor panicked after the end of the run
+		out = *once.outcome
+		a.internalError(ctx, r, "interceptor", err)
 	case err != nil: // an interceptor panicked before the end of the run
 		out = a.Conclude(ctx, r, Outcome{State: Failure, Info: newErrorInfo(err, r.def.where)}, once)
 	case out.Fenced == nil: // an interceptor refused the run: its outcome counts
@@ -84,22 +87,19 @@ func (a *App) Execute(ctx context.Context, r *Request, fin Finisher) Outcome {
 		}
 		out = a.Conclude(ctx, r, out, once)
 	}
-	if once.done && err != nil {
-		a.internalError(ctx, r, "interceptor", err)
-	}
 	return out
 }
 
 var errRefused = errors.New("an interceptor refused the run and gave no reason")
 
-// onceFinisher knows whether a run has come to its end.
+// onceFinisher knows whether, and how, a run has come to its end.
 type onceFinisher struct {
 	Finisher
-	done bool
+	outcome *Outcome
 }
 
 func (f *onceFinisher) Finish(ctx context.Context, e *Effects) error {
-	f.done = true
+	f.outcome = e.Outcome
 	return f.Finisher.Finish(ctx, e)
 }
 
