@@ -170,13 +170,12 @@ func (d *Definition) classify(ctx context.Context, r *Request, value any, err er
 	}
 	var retry *RetryError
 	var reject *RejectError
-	auto := matchesAny(err, d.opts.retryOn) && !matchesAny(err, d.opts.dontRetryOn)
 	switch {
 	case errors.Is(err, ErrIgnore):
 		return Outcome{State: StateIgnored}
 	case errors.As(err, &retry):
 		return d.retry(r, retry)
-	case errors.As(err, &reject) && !auto:
+	case errors.As(err, &reject) && !d.retriesOn(err):
 		return d.reject(reject)
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -191,12 +190,17 @@ func (d *Definition) classify(ctx context.Context, r *Request, value any, err er
 			err = fmt.Errorf("%w: %w", ErrSoftTimeLimit, err)
 		}
 	}
-	if auto {
+	if d.retriesOn(err) {
 		return d.retry(r, &RetryError{Cause: err, opts: options{countdown: d.autoDelay(r)}})
 	}
 	info := newErrorInfo(err, d.where)
 	info.Expected = matchesAny(err, d.opts.throws)
 	return Outcome{State: Failure, Info: info}
+}
+
+// retriesOn reports whether the declaration asks to retry on an error.
+func (d *Definition) retriesOn(err error) bool {
+	return matchesAny(err, d.opts.retryOn) && !matchesAny(err, d.opts.dontRetryOn)
 }
 
 func revokedInfo(why string) *ErrorInfo {
