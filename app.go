@@ -30,6 +30,7 @@ type App struct {
 	cfg     Config
 	confErr error
 	log     *slog.Logger
+	logLeft bool // log is slog's default: nobody chose it
 	rand    *randomness
 
 	mu           sync.Mutex
@@ -97,7 +98,7 @@ func New(name string, cfg Config, opts ...AppOption) *App {
 		o(a)
 	}
 	if a.log == nil {
-		a.log = slog.Default()
+		a.log, a.logLeft = slog.Default(), true
 	}
 	if a.rand == nil {
 		a.rand = newRandomness(nil)
@@ -114,8 +115,32 @@ func (a *App) Name() string { return a.name }
 // Config returns a copy of the configuration.
 func (a *App) Config() Config { return a.cfg }
 
+// Settings returns the configuration with every default filled in, as the
+// runtime uses it. It is for workers and tools.
+func (a *App) Settings() Config {
+	full := a.cfg.withDefaults()
+	if full.WorkerConcurrency == 0 {
+		full.WorkerConcurrency = proc.CPUs()
+	}
+	if full.BrokerConnectionRetryOnStartup == nil {
+		full.BrokerConnectionRetryOnStartup = full.BrokerConnectionRetry
+	}
+	return full
+}
+
 // Logger is the App's logger.
 func (a *App) Logger() *slog.Logger { return a.log }
+
+// SetDefaultLogger replaces the logger of an App that was given none by
+// WithLogger. It is for what formats a program's log, such as package cli, and
+// must be called before the App's first use.
+func (a *App) SetDefaultLogger(l *slog.Logger) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.logLeft && !a.frozen {
+		a.log = l
+	}
+}
 
 // Configure changes the configuration before the App's first use, for sources
 // that are read after declaration: file, environment, command line. What is
@@ -131,7 +156,7 @@ func (a *App) Configure(change func(*Config) ([]Warning, error)) error {
 	err = errors.Join(err, a.confErr)
 	a.mu.Unlock()
 	for _, w := range warnings {
-		a.log.Warn(w.Message, "setting", w.Setting, "source", w.Source)
+		a.log.Warn(w.String(), "setting", w.Setting, "source", w.Source)
 	}
 	return err
 }

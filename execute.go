@@ -30,6 +30,9 @@ type Outcome struct {
 	Fenced error
 }
 
+// Repr is the result as Python would print it, shortened, for people.
+func (o *Outcome) Repr() string { return reprResult(o.Result, defaultReprSize) }
+
 // Effects are all that the end of a run causes, as data.
 type Effects struct {
 	Request *Request

@@ -341,14 +341,12 @@ func (a *App) onWire(m *protocol.Message) *protocol.Message {
 // declared if need be, and nothing is signalled or tried again. It is for
 // workers and tools; programs call tasks.
 func (a *App) PublishMessages(ctx context.Context, msgs ...*protocol.Message) error {
+	if err := a.DeclareFor(ctx, msgs...); err != nil {
+		return err
+	}
 	conn, err := a.Broker(ctx)
 	if err != nil {
 		return err
-	}
-	for _, m := range msgs {
-		if err := a.declare(ctx, conn, m.Queue); err != nil {
-			return err
-		}
 	}
 	err = conn.Publish(ctx, msgs...)
 	var batch *broker.BatchError
@@ -356,6 +354,27 @@ func (a *App) PublishMessages(ctx context.Context, msgs ...*protocol.Message) er
 		return batch.Errs[0]
 	}
 	return err
+}
+
+// DeclareFor makes the queues exist that messages are addressed to, each once in
+// the App's life. It is for workers, which may publish inside a settlement.
+func (a *App) DeclareFor(ctx context.Context, msgs ...*protocol.Message) error {
+	for _, m := range msgs {
+		if m.Queue == "" {
+			continue
+		}
+		if _, done := a.declared.Load(m.Queue); done {
+			continue
+		}
+		conn, err := a.Broker(ctx)
+		if err != nil {
+			return err
+		}
+		if err := a.declare(ctx, conn, m.Queue); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *App) declare(ctx context.Context, conn broker.Conn, name string) error {

@@ -98,6 +98,10 @@ type Backend struct {
 	watches map[*watch]struct{}
 }
 
+// Reopen opens the store once more, in a process of its own. The backend may be
+// closed or killed.
+func (b *Backend) Reopen() *Backend { return b.store.Backend() }
+
 // Process returns the process that the backend belongs to.
 func (b *Backend) Process() *Process { return b.proc }
 

@@ -5,6 +5,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/lovage-go/lovage/backend"
+	"github.com/lovage-go/lovage/backend/backendtest"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/broker/brokertest"
 	"github.com/lovage-go/lovage/memory"
@@ -28,4 +30,16 @@ func TestBroker(t *testing.T) {
 		brokertest.Run(t, brokerHarness(synctest.Test, memory.WithOrphansAfterLease()))
 	})
 	t.Run("RealClock", func(t *testing.T) { brokertest.Run(t, brokerHarness(nil)) })
+}
+
+func TestBackend(t *testing.T) {
+	t.Parallel()
+	harness := backendtest.Harness{
+		Open:   func(*testing.T) backend.Backend { return memory.New().Backend() },
+		Reopen: func(_ *testing.T, b backend.Backend) backend.Backend { return b.(*memory.Backend).Reopen() },
+	}
+	bubble := harness
+	bubble.Around = synctest.Test
+	t.Run("Bubble", func(t *testing.T) { backendtest.Run(t, bubble) })
+	t.Run("RealClock", func(t *testing.T) { backendtest.Run(t, harness) })
 }
