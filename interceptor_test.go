@@ -138,6 +138,9 @@ func TestInterceptors(t *testing.T) {
 		"ARunRefusedWithoutAWordIsAFailure": {func(context.Context, *lovage.Request, func(context.Context, *lovage.Request) lovage.Outcome) lovage.Outcome {
 			return lovage.Outcome{State: lovage.Failure}
 		}, lovage.Failure, "Error"},
+		"SoIsTheZeroOutcome": {func(context.Context, *lovage.Request, func(context.Context, *lovage.Request) lovage.Outcome) lovage.Outcome {
+			return lovage.Outcome{}
+		}, lovage.Failure, "Error"},
 		"APanicBeforeTheRunIsAFailure": {func(context.Context, *lovage.Request, func(context.Context, *lovage.Request) lovage.Outcome) lovage.Outcome {
 			panic("oops")
 		}, lovage.Failure, "Panic"},
