@@ -389,6 +389,22 @@ func (a *App) backendURL() (string, error) {
 	return b, nil
 }
 
+// URLs are where the App's messages and results go, for people to read:
+// passwords are masked. A connection that an option of New opens is "custom",
+// none at all is "".
+func (a *App) URLs() (brokerURL, resultBackend string) {
+	const custom = "custom"
+	if brokerURL = custom; a.openBroker == nil {
+		url, _ := a.brokerURL()
+		brokerURL = broker.Redact(url)
+	}
+	if resultBackend = custom; a.openBackend == nil {
+		url, _ := a.backendURL()
+		resultBackend = broker.Redact(url)
+	}
+	return brokerURL, resultBackend
+}
+
 // defaults is the write-once table that package embedded fills.
 var defaults struct {
 	sync.Mutex

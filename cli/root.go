@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/lovage-go/lovage"
-	"github.com/lovage-go/lovage/internal/proc"
 )
 
 // globals are the flags of every command.
@@ -63,7 +62,7 @@ func (s *session) root() *cobra.Command {
 		add(root.PersistentFlags())
 	}
 	root.AddCommand(s.callCommand(), s.deadCommand(), s.purgeCommand(), s.queuesCommand(), s.reportCommand(),
-		s.resultCommand(), s.statusCommand(), s.tasksCommand(), s.versionCommand())
+		s.resultCommand(), s.statusCommand(), s.tasksCommand(), s.versionCommand(), s.workerCommand())
 	root.AddCommand(s.extra...)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { _, _ = io.WriteString(s.out, helpText(cmd)) })
@@ -121,8 +120,11 @@ func (s *session) configure(cmd *cobra.Command) error {
 	if g.loader != "" {
 		s.note("--loader has no meaning here: settings come from code, --config, the environment and the command line")
 	}
-	if cmd.Name() != "worker" {
-		s.defaultLog()
+	s.defaultLog()
+	if cmd == s.workerCmd {
+		if err := s.checkWorker(cmd, &s.workerFlags); err != nil {
+			return err
+		}
 	}
 	file := g.config
 	if file == "" {
@@ -167,9 +169,6 @@ func (s *session) note(format string, a ...any) {
 		fmt.Fprintf(s.err, "note: "+format+"\n", a...)
 	}
 }
-
-// host is this machine's name.
-func (s *session) host() string { return proc.Hostname() }
 
 // group declares flags under a heading of the help text.
 type group struct {

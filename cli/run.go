@@ -16,6 +16,7 @@ import (
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/internal/proc"
 	"github.com/lovage-go/lovage/internal/term"
+	"github.com/lovage-go/lovage/worker"
 )
 
 // closeTimeout bounds the closing of the App at the end of a command.
@@ -93,6 +94,10 @@ type session struct {
 	extra   []*cobra.Command
 	flags   []func(*pflag.FlagSet)
 	global  globals
+	worker  []func(*worker.Config)
+
+	workerCmd   *cobra.Command
+	workerFlags workerFlags
 }
 
 // getenv is the last value of a variable, as a shell has it.
