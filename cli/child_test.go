@@ -18,10 +18,11 @@ import (
 	_ "github.com/lovage-go/lovage/backend/sqlbackend"
 	_ "github.com/lovage-go/lovage/broker/sqlbroker"
 	"github.com/lovage-go/lovage/cli"
+	"github.com/lovage-go/lovage/internal/proc"
 )
 
 // childKey makes this test binary the program under test.
-const childKey = "LOVAGE_CHILD_CLI_TEST"
+const childKey = "PROJ_CLI_TEST"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childKey) == "" {
@@ -175,7 +176,7 @@ func TestWorkerProcess(t *testing.T) {
 	if code != cli.ExitOK || stdout != "5\n" || stderr != "" {
 		t.Errorf("call --wait: exit code %d, stdout %q, stderr %q; want 0, 5 and nothing", code, stdout, stderr)
 	}
-	code, stdout, _ = p.run("status", "-t", "10", "-j")
+	code, stdout, _ = p.run("status", "-t", "10", "-j", "-d", proc.NodeName("w1@%h", ""))
 	if code != cli.ExitOK || !strings.Contains(stdout, `"w1@`) {
 		t.Errorf("status: exit code %d, stdout %q; want 0 and w1", code, stdout)
 	}

@@ -44,9 +44,6 @@ func (s *session) workerCommand() *cobra.Command {
 func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 	f := &s.workerFlags
 	ctx := cmd.Context()
-	if s.process { // signals are the worker's
-		ctx = context.WithoutCancel(ctx)
-	}
 	err = s.app.Configure(func(c *lovage.Config) ([]lovage.Warning, error) { return c.LoadArgs(f.settings(cmd, tail)) })
 	if err != nil {
 		return usagef(cmd, "%v.", err)
@@ -97,6 +94,10 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 	w := worker.New(s.app, cfg)
 	if s.process {
 		defer w.HandleSignals()()
+		if ctx.Err() != nil { // a signal that came before
+			return nil
+		}
+		ctx = context.WithoutCancel(ctx)
 	}
 	if err := w.Run(ctx); err != nil {
 		return err

@@ -49,9 +49,9 @@ var without = map[string]struct {
 	"max-memory-per-child": {"there are no child processes in the goroutine pool", false},
 	"include":              {"a Go program has all its tasks linked in", false},
 	"autoscale":            {"this version has a fixed number of slots: use --concurrency", false},
-	"beat":                 {"this version has no beat", true},
-	"schedule-filename":    {"this version has no beat", false},
-	"scheduler":            {"this version has no beat", false},
+	"beat":                 {"there is no scheduler to start", true},
+	"schedule-filename":    {"there is no scheduler in this version", false},
+	"scheduler":            {"there is no scheduler in this version", false},
 	"uid":                  {"start the program as the user it is to run as", true},
 	"gid":                  {"start the program with the group it is to run as", true},
 	"umask":                {"set it in the shell or the supervisor that starts the program", true},
@@ -203,11 +203,7 @@ func poolName(given string) (name string, err error) {
 	case "prefork", "processes":
 		return "", fmt.Errorf("the pool %s, of child processes, is not in this version: use goroutine, which runs tasks in this process", given)
 	}
-	return "", fmt.Errorf("there is no pool %q: use goroutine or solo%s", given, meantPool(given))
-}
-
-func meantPool(given string) string {
-	return strings.TrimSuffix(meant("", given, []string{"goroutine", "solo", "prefork", "threads", "gevent", "eventlet"}), "?")
+	return "", fmt.Errorf("there is no pool %q: use goroutine or solo", given)
 }
 
 // config is the worker's configuration from the flags.
