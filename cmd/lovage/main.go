@@ -7,9 +7,10 @@ package main
 import (
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/cli"
+	"github.com/lovage-go/lovage/cmd/lovage/internal/demo"
 	_ "github.com/lovage-go/lovage/embedded" // the store where no broker_url is set
 )
 
 func main() {
-	cli.Main(lovage.New("lovage", lovage.Config{}))
+	cli.Main(lovage.New("lovage", lovage.Config{}), cli.Command(demo.Command()))
 }
