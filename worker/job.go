@@ -274,6 +274,7 @@ func (j *job) end() {
 	delete(w.jobs, j)
 	none := len(w.jobs) == 0
 	w.mu.Unlock()
+	j.link.leave()
 	if none {
 		ring(w.idle)
 	}
