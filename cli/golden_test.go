@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/cli"
 	_ "github.com/lovage-go/lovage/memory"
 )
@@ -119,4 +121,8 @@ func golden(t *testing.T, name, text string) {
 	if text != string(want) {
 		t.Errorf("%s differs: got\n%s\nwant\n%s", path, text, want)
 	}
+}
+
+func brokerAway(context.Context) (broker.Conn, error) {
+	return nil, fmt.Errorf("connect to the broker: %w", broker.ErrUnavailable)
 }

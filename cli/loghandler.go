@@ -73,14 +73,17 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	} else {
 		line.task, line.id = textOf(attrs, "task"), textOf(attrs, "id")
 	}
-	pieces, told := h.plain, r.Message
-	if line.task != "" && line.id != "" && !strings.Contains(r.Message, line.id) {
-		pieces, told = h.task, line.task+" "+line.id+" "+r.Message
+	pieces, inTask := h.plain, line.task != "" && line.id != "" && !strings.Contains(r.Message, line.id)
+	if inTask {
+		pieces = h.task
 	}
 	var b strings.Builder
 	b.WriteString(r.Message)
 	for _, a := range attrs {
-		appendAttr(&b, told, "", a)
+		if inTask && (a.Key == "task" && a.Value.String() == line.task || a.Key == "id" && a.Value.String() == line.id) {
+			continue
+		}
+		appendAttr(&b, r.Message, "", a)
 	}
 	line.message = b.String()
 	b.Reset()
@@ -159,15 +162,20 @@ func appendAttr(b *strings.Builder, message, prefix string, a slog.Attr) {
 
 // told reports whether a message has a value as a word of its own.
 func told(message, value string) bool {
-	i := strings.Index(message, value)
-	if i < 0 {
-		return false
-	}
 	word := func(c byte) bool {
 		return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 	}
-	end := i + len(value)
-	return (i == 0 || !word(message[i-1]) || !word(value[0])) && (end == len(message) || !word(message[end]) || !word(value[len(value)-1]))
+	for from := 0; ; from++ {
+		i := strings.Index(message[from:], value)
+		if i < 0 {
+			return false
+		}
+		from += i
+		end := from + len(value)
+		if (from == 0 || !word(message[from-1]) || !word(value[0])) && (end == len(message) || !word(message[end]) || !word(value[len(value)-1])) {
+			return true
+		}
+	}
 }
 
 // lineData is what the pieces of a format are filled from.
