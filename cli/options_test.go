@@ -124,6 +124,18 @@ func TestProgramsOwnCommandsAndFlags(t *testing.T) {
 	}
 }
 
+func TestFlagsWithoutEffectAreTold(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	stop := s.startWorker("-S", "x.db", "-O", "fair", "--max-tasks-per-child", "10", "--max-memory-per-child=12000", "-I", "a,b", "--autoscale", "10,3",
+		"-s", "sched", "--scheduler", "x", "--executable", "python", "--without-gossip", "--without-mingle", "--events", "--discard", "--schedule", "sched", "-P", "gevent", "-l", "fatal")
+	code, _, stderr := stop()
+	if code != cli.ExitOK {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	golden(t, "without", stderr)
+}
+
 func TestBanner(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
