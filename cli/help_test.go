@@ -21,8 +21,8 @@ func TestHelp(t *testing.T) {
 		}
 	})
 	t.Run("HelpCommandIsHelp", func(t *testing.T) {
-		if got, want := s.ok("help", "call"), s.ok("call", "-h"); got != want {
-			t.Errorf("got %q, want the text of call -h", got)
+		if got, want := s.ok("help", "dead", "list")+s.ok("help"), s.ok("dead", "list", "-h")+s.ok("-h"); got != want {
+			t.Errorf("got %q, want the text of dead list -h and of -h", got)
 		}
 	})
 	t.Run("NothingIsWiderThanATerminal", func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestWrongUsage(t *testing.T) {
 	s := newShell(t)
 	var b strings.Builder
 	for _, args := range [][]string{
-		{"resutl"}, {"flower"}, {"list", "bindings"}, {"nothinglikeit"},
+		{"resutl"}, {"flower"}, {"list", "bindings"}, {"nothinglikeit"}, {"help", "resutl"}, {"help", "flower"},
 		{"call"}, {"call", "a", "b"}, {"call", "--quee", "x", "a"}, {"call", "-z", "a"}, {"call", "a", "--countdown"},
 		{"call", "a", "--countdown", "soon"}, {"call", "a", "--countdown=-1"}, {"call", "a", "--eta", "tomorrow"},
 		{"call", "a", "--expires", "later"}, {"call", "a", "-a", "{}"}, {"call", "a", "-a", "[1"}, {"call", "a", "-k", "[]"},

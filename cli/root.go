@@ -66,9 +66,26 @@ func (s *session) root() *cobra.Command {
 	root.AddCommand(s.extra...)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { _, _ = io.WriteString(s.out, helpText(cmd)) })
+	root.SetHelpCommand(s.helpCommand())
 	root.InitDefaultHelpCmd()
 	finish(root)
 	return root
+}
+
+// helpCommand is help COMMAND, which is COMMAND --help.
+func (s *session) helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "help [COMMAND]...",
+		Short:             "Show the help text of a command.",
+		PersistentPreRunE: func(*cobra.Command, []string) error { return nil }, // a wrong setting keeps nobody from help
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return s.noCommand(cmd.Root(), args)
+			}
+			return found.Help()
+		},
+	}
 }
 
 // finish gives every command what cobra would word otherwise.
