@@ -156,3 +156,19 @@ func defaultURLs(app string, log *slog.Logger) (string, string, error) {
 	}
 	return f(app, log)
 }
+
+// URLs are where the App's messages and results go, for people to read:
+// passwords are masked. A connection that an option of New opens is "custom",
+// none at all is "".
+func (a *App) URLs() (brokerURL, resultBackend string) {
+	const custom = "custom"
+	if brokerURL = custom; a.openBroker == nil {
+		url, _ := a.brokerURL()
+		brokerURL = broker.Redact(url)
+	}
+	if resultBackend = custom; a.openBackend == nil {
+		url, _ := a.backendURL()
+		resultBackend = broker.Redact(url)
+	}
+	return brokerURL, resultBackend
+}
