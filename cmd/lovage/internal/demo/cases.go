@@ -167,10 +167,11 @@ var errBusy = errors.New("the other side is busy")
 
 // flaky fails until it has been retried often enough.
 func flaky(ctx context.Context, failures int) (string, error) {
-	if n := lovage.RequestFrom(ctx).Retries; n < failures {
-		return "", fmt.Errorf("try %d: %w", n+1, errBusy)
+	try := lovage.RequestFrom(ctx).Retries + 1
+	if try <= failures {
+		return "", fmt.Errorf("try %d: %w", try, errBusy)
 	}
-	return "done", nil
+	return fmt.Sprintf("done at try %d", try), nil
 }
 
 // AddArgs are two integers.
