@@ -200,7 +200,9 @@ func (a *App) resolve() (err error) {
 	}
 	a.limits = serializer.Limits{MaxBytes: a.conf.TaskMaxMessageSize}
 	a.codecs = serializer.NewRegistry()
-	a.router = newRouter(a.conf)
+	if a.router, err = newRouter(a.conf); err != nil {
+		return err
+	}
 	a.publish = publishChain(a.interceptors, a.publishNow)
 	a.execute = executeChain(a.interceptors, a.executeNow)
 	if a.accept, err = serializer.ParseAccept(a.conf.AcceptContent); err != nil {
@@ -251,21 +253,23 @@ func (a *App) Tasks() []*Definition {
 }
 
 // Init runs Init of every registered task, once per process: a worker calls it
-// before it is ready. The first error names its task and ends it.
+// before it is ready. The first error names its task, ends it and stays: a task
+// is not initialised twice. ctx reaches the hooks, its cancellation too.
 func (a *App) Init(ctx context.Context) error {
 	if err := a.Freeze(); err != nil {
 		return err
 	}
 	for _, d := range a.Tasks() {
-		if err := d.life.start(ctx); err != nil {
+		if err := d.life.init(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Close closes what the App has opened: the tasks' resources in reverse order,
-// events, broker and result store. It may be called once all use has ended.
+// Close closes what the App has opened: the tasks and their resources, the last
+// name first, then events, broker and result store. Call it when all use has
+// ended; what comes later is ErrClosed. A second call does nothing.
 func (a *App) Close(ctx context.Context) error {
 	a.mu.Lock()
 	if a.closed {
@@ -290,18 +294,30 @@ func (a *App) Broker(ctx context.Context) (broker.Conn, error) {
 	if err := a.Freeze(); err != nil {
 		return nil, err
 	}
-	return a.conn.Get(ctx, func(ctx context.Context) (broker.Conn, error) {
+	var url string
+	if a.openBroker == nil && !a.conn.Opened() { // a mistake of the configuration needs no back-off
+		var err error
+		if url, err = a.brokerURL(); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := a.conn.Get(ctx, func(ctx context.Context) (broker.Conn, error) {
 		if a.openBroker != nil {
 			return a.openBroker(ctx)
-		}
-		url, err := a.brokerURL()
-		if err != nil {
-			return nil, err
 		}
 		return broker.Open(ctx, broker.Config{
 			URL: url, Options: a.conf.BrokerTransportOptions, Logger: a.log, MaxBody: a.conf.TaskMaxMessageSize,
 		})
 	})
+	return conn, closedError(err)
+}
+
+// closedError names the App where one of its own connections is closed.
+func closedError(err error) error {
+	if errors.Is(err, ErrLazyClosed) {
+		return ErrClosed
+	}
+	return err
 }
 
 // Backend opens the result store at first use. Without one the error is ErrNoBackend.
@@ -309,16 +325,20 @@ func (a *App) Backend(ctx context.Context) (backend.Backend, error) {
 	if err := a.Freeze(); err != nil {
 		return nil, err
 	}
-	return a.back.Get(ctx, func(ctx context.Context) (backend.Backend, error) {
+	var url string
+	if a.openBackend == nil && !a.back.Opened() {
+		var err error
+		if url, err = a.backendURL(); err != nil {
+			return nil, err
+		}
+	}
+	b, err := a.back.Get(ctx, func(ctx context.Context) (backend.Backend, error) {
 		if a.openBackend != nil {
 			return a.openBackend(ctx)
 		}
-		url, err := a.backendURL()
-		if err != nil {
-			return nil, err
-		}
 		return backend.Open(ctx, backend.Config{URL: url, Options: a.conf.ResultBackendTransportOptions, Logger: a.log})
 	})
+	return b, closedError(err)
 }
 
 // stores reports whether results can be kept at all, without opening anything.

@@ -181,14 +181,11 @@ func (c *resultCore) await(ctx context.Context, until func(*Meta) bool) (*Meta, 
 	if c.meta != nil {
 		return c.meta, nil
 	}
-	if r := RequestFrom(ctx); r != nil && !r.IsEager {
+	if r := runFrom(ctx); r != nil && !r.IsEager {
 		if allowed, _ := ctx.Value(joinKey).(bool); !allowed {
 			return nil, ErrGetInTask
 		}
-		if r.slot != nil {
-			r.slot.Release()
-			defer func() { _ = r.slot.Reacquire(context.WithoutCancel(ctx)) }()
-		}
+		defer r.lend(ctx)()
 	}
 	b, err := c.app.Backend(ctx)
 	if err != nil {

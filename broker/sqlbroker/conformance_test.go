@@ -1,6 +1,7 @@
 package sqlbroker_test
 
 import (
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -16,7 +17,7 @@ func TestConformance(t *testing.T) {
 	var urls sync.Map // of connections
 	connect := func(t *testing.T, url string) broker.Conn {
 		t.Helper()
-		c, err := sqlbroker.OpenApart(t.Context(), broker.Config{URL: url, MaxBody: 1 << 20}, nil)
+		c, err := sqlbroker.OpenApart(t.Context(), broker.Config{URL: url, MaxBody: 16 << 20, Logger: slog.New(slog.DiscardHandler)}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

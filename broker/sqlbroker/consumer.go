@@ -110,6 +110,11 @@ func (cs *Consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, er
 	ear := cs.conn.db.Ear(sqlstore.BellWork)
 	defer ear.Close()
 	for idle := 0; ; idle++ {
+		select {
+		case <-cs.done:
+			return nil, cs.errClosed()
+		default:
+		}
 		ear.Listen()
 		queues, changed := cs.asked()
 		now, next := false, int64(0)
