@@ -70,7 +70,7 @@ func (s *suspects) close() []*job {
 // the caller's run and nobody else's. It waits for other runs no longer than the
 // quarantine, and gives the slots back after it: a long task must not keep a
 // worker to itself. The func gives them back at once.
-func (w *Worker) alone() (free func()) {
+func (w *Worker) alone() (release func()) {
 	ctx, cancel := context.WithTimeout(w.base, quarantine)
 	defer cancel()
 	size, _, _ := w.pool.Counts()
@@ -78,7 +78,7 @@ func (w *Worker) alone() (free func()) {
 	for taken < size-1 && w.pool.Acquire(ctx) == nil {
 		taken++
 	}
-	free = sync.OnceFunc(func() {
+	free := sync.OnceFunc(func() {
 		for range taken {
 			w.pool.Release()
 		}
