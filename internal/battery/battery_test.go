@@ -71,7 +71,7 @@ type report struct {
 	Stops     int
 	Restarts  int // starts of a task beyond those its fate asks for
 	Poisoned  int
-	GivenUp   int // innocent tasks that really ran in three processes that died
+	GivenUp   int // innocent tasks that had three processes die on them
 	Took      time.Duration
 }
 
@@ -332,10 +332,11 @@ func verify(t *testing.T, p plan, path string, judge *parts, conn broker.Conn, r
 				want = lovage.Failure
 			}
 			if givenUp[id] && f != poisoned {
-				// Three deaths are three deaths, if the ledger knows of three starts.
+				// A loss is counted when an orphan starts again, so the first worker
+				// that died may only have held the message; the other two ran it.
 				r.GivenUp++
-				if starts[id+" 0"] < 3 && starts[id+" 1"] < 3 {
-					bad("task %s was given up after %d starts, want 3", id, starts[id+" 0"])
+				if starts[id+" 0"] < 2 && starts[id+" 1"] < 2 {
+					bad("task %s was given up after %d starts, want 2 or 3", id, starts[id+" 0"])
 				}
 				if recs[i].State != lovage.Failure {
 					bad("task %s was given up and its state is %q, want FAILURE", id, recs[i].State)
