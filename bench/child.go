@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,6 +36,16 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // a mark; its end stops the process.
 func child(args []string) error {
 	file, synchronous := args[0], args[1]
+	if p := os.Getenv("BENCH_PROFILE"); p != "" {
+		f, err := os.Create(p)
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	concurrency, _ := strconv.Atoi(args[2])
 	expect, _ := strconv.Atoi(args[3])
 	app, _ := newApp(file, synchronous)
