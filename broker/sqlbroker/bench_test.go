@@ -42,13 +42,16 @@ func fill(b *testing.B, c broker.Conn, queue string, from, n int, at time.Time) 
 }
 
 func BenchmarkPublish(b *testing.B) {
-	for _, callers := range []int{1, 32} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			c := open(b, tempURL(b))
+	for _, how := range []struct {
+		disk    string
+		callers int
+	}{{"full", 1}, {"full", 32}, {"normal", 1}, {"normal", 32}} {
+		b.Run(fmt.Sprintf("%s/callers=%d", how.disk, how.callers), func(b *testing.B) {
+			c := open(b, tempURL(b)+"?synchronous="+how.disk)
 			var n atomic.Int64
 			var wg sync.WaitGroup
 			b.ResetTimer()
-			for range callers {
+			for range how.callers {
 				wg.Go(func() {
 					for {
 						i := n.Add(1)
