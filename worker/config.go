@@ -55,7 +55,7 @@ type Config struct {
 	// Lease is how long a claim outlives the last sign of life of this worker.
 	// Default: the driver's.
 	Lease time.Duration
-	// Ready is called once, when the worker consumes.
+	// Ready is called once, when the worker consumes; claims wait for its return.
 	Ready func(Info)
 }
 

@@ -149,7 +149,7 @@ func (j *job) run() {
 		return
 	}
 	if j.lastChance() {
-		defer w.alone()() // before the loss is counted: waiting is no run
+		defer w.alone(ctx)() // before the loss is counted: waiting is no run
 	}
 	if out, verdict, ok := j.admit(); !ok {
 		j.slot.drop()
