@@ -191,7 +191,7 @@ func (w *Worker) refuse(j *job, err error) {
 	w.app.Signals.TaskRejected.Send(w.base, lovage.TaskRejected{Queue: j.d.Queue, Body: j.d.Body, Err: err})
 	v := verdict{action: broker.DeadLetter, reason: err.Error()}
 	var me *lovage.MessageError
-	if !errors.As(err, &me) || me.ID == "" || me.Task == "" {
+	if !errors.As(err, &me) || me.ID == "" {
 		w.settleSoon(j, v)
 		return
 	}
