@@ -2,6 +2,7 @@ package lovage
 
 import (
 	"encoding/json"
+	"errors"
 	"strconv"
 
 	"github.com/lovage-go/lovage/internal/bind"
@@ -51,6 +52,23 @@ func eachMember(raw json.RawMessage, f func(string, []byte) error) error {
 // argumentError gives a binding error the type that Python raises for it.
 func argumentError(err error) error {
 	return &TaskError{Type: "TypeError", Module: "builtins", Args: []any{err.Error()}, Cause: err}
+}
+
+// unboundError marks the arguments of a message that its own task does not take,
+// as against those of a call that the task's body makes.
+type unboundError struct {
+	def *Definition
+	error
+}
+
+func (e *unboundError) Unwrap() error { return e.error }
+
+func (d *Definition) unbound(err error) error { return argumentError(&unboundError{d, err}) }
+
+// refused reports whether a run ended because its arguments did not fit.
+func (d *Definition) refused(err error) bool {
+	var u *unboundError
+	return errors.As(err, &u) && u.def == d
 }
 
 var _ error = (*bind.Error)(nil)
