@@ -54,21 +54,16 @@ func argumentError(err error) error {
 	return &TaskError{Type: "TypeError", Module: "builtins", Args: []any{err.Error()}, Cause: err}
 }
 
-// unboundError marks the arguments of a message that its own task does not take,
-// as against those of a call that the task's body makes.
-type unboundError struct {
-	def *Definition
-	error
+// unbound is argumentError for the arguments of a message that its own task does
+// not take, as against those of a call that the task's body makes.
+func (d *Definition) unbound(err error) error {
+	return &TaskError{Type: "TypeError", Module: "builtins", Args: []any{err.Error()}, Cause: err, unboundTo: d}
 }
-
-func (e *unboundError) Unwrap() error { return e.error }
-
-func (d *Definition) unbound(err error) error { return argumentError(&unboundError{d, err}) }
 
 // refused reports whether a run ended because its arguments did not fit.
 func (d *Definition) refused(err error) bool {
-	var u *unboundError
-	return errors.As(err, &u) && u.def == d
+	var te *TaskError
+	return errors.As(err, &te) && te.unboundTo == d
 }
 
 var _ error = (*bind.Error)(nil)

@@ -61,11 +61,10 @@ func (a *App) Receive(d *broker.Delivery) (*Request, error) {
 		// where the headers cannot, or where version 1 keeps them in the body.
 		return nil, &MessageError{Kind: kind, ID: cmp.Or(h.ID, p.CorrelationID), Task: h.Task, Err: err}
 	}
-	if d.Malformed != nil {
-		if errors.Is(d.Malformed, broker.ErrTooLarge) {
-			return fail(TooLarge, d.Malformed)
-		}
-		return fail(Malformed, d.Malformed)
+	limit := a.limits.MaxBytes
+	tooLong := limit > 0 && len(d.Body) > limit
+	if d.Malformed != nil && !(tooLong && errors.Is(d.Malformed, broker.ErrTooLarge)) {
+		return fail(kindOf(d.Malformed))
 	}
 	if err != nil {
 		return fail(Malformed, err)
@@ -76,7 +75,7 @@ func (a *App) Receive(d *broker.Delivery) (*Request, error) {
 	if _, err := a.codecs.Lookup(p.ContentType); err != nil {
 		return fail(Unsupported, err)
 	}
-	if limit := a.limits.MaxBytes; limit > 0 && len(d.Body) > limit {
+	if tooLong {
 		return fail(TooLarge, fmt.Errorf("the body has %d bytes, more than task_max_message_size (%d): store the data elsewhere and send a reference to it, or raise the setting", len(d.Body), limit))
 	}
 	raw := d.Body
@@ -128,7 +127,7 @@ func kindOf(err error) (string, error) {
 	var limit *serializer.LimitError
 	var ratio *serializer.RatioError
 	switch {
-	case errors.As(err, &ratio):
+	case errors.As(err, &ratio), errors.Is(err, broker.ErrTooLarge):
 		return TooLarge, err
 	case !errors.As(err, &limit):
 		return Malformed, err

@@ -33,7 +33,7 @@ func (j *job) judge(out *lovage.Outcome) verdict {
 	case lovage.Failure:
 		switch {
 		case out.Unbound: // no run of it can end well, until somebody mends something
-			return verdict{action: broker.DeadLetter, reason: "wrong arguments: " + out.Info.Repr() + mendArguments}
+			return verdict{action: broker.DeadLetter, reason: "wrong arguments: " + out.Info.Type + ": " + fmt.Sprint(out.Info.Args...) + mendArguments}
 		case out.Timeout && !set.AcksOnTimeout:
 			return verdict{action: broker.Requeue}
 		case !out.Timeout && !set.AcksOnFailure:
