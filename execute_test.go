@@ -63,8 +63,8 @@ func TestOutcomes(t *testing.T) {
 		}, want: want{"FAILURE", "FAILURE", "ValueError", "builtins", `["bad", 3]`, 0, 0}},
 		"TaskErrorWithoutArgs": {run: func(context.Context) (any, error) { return nil, &lovage.TaskError{Type: "KeyError"} }, want: want{"FAILURE", "FAILURE", "KeyError", "", `[]`, 0, 0}},
 		"TaskErrorArgsNoJSON": {run: func(context.Context) (any, error) {
-			return nil, &lovage.TaskError{Type: "KeyError", Args: []any{1, make(chan int)}}
-		}, want: want{state: "FAILURE", stored: "FAILURE", typ: "KeyError"}},
+			return nil, &lovage.TaskError{Type: "KeyError", Args: []any{1, complex(1, 0)}}
+		}, want: want{state: "FAILURE", stored: "FAILURE", typ: "KeyError", message: `["1", "(1+0i)"]`}},
 		"Panic":            {run: func(context.Context) (any, error) { panic("ouch") }, want: want{"FAILURE", "FAILURE", "Panic", "", `["panic: ouch"]`, 0, 0}},
 		"PanicWithARetry":  {run: func(context.Context) (any, error) { panic(lovage.Retry(boom)) }, want: want{"RETRY", "RETRY", "Error", "", `["boom"]`, 1, 0}},
 		"SoftLimit":        {run: func(ctx context.Context) (any, error) { return nil, ctx.Err() }, cause: lovage.ErrSoftTimeLimit, want: want{"FAILURE", "FAILURE", "SoftTimeLimitExceeded", "billiard.exceptions", `[]`, 0, 0}},
