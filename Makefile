@@ -46,7 +46,7 @@ bench: ## measure, beside a bare loop over the same driver
 battery: test race lint fuzz interop ## everything above that judges
 
 deps:
-	@scripts/deps.sh celery
+	@scripts/deps.sh celery redis
 
 .PHONY: help demo build test race fuzz cover lint fmt interop bench battery deps
 .DEFAULT_GOAL := help

@@ -1,0 +1,221 @@
+package testenv
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// databases is how many database numbers a server has, one for each store that
+// a test opens.
+const databases = 4096
+
+// RedisServer is a running Redis server. It is safe for concurrent use.
+type RedisServer struct {
+	Addr string // host:port
+	dir  string
+	args []string
+	proc *process
+
+	mu   sync.Mutex
+	next int
+}
+
+// shared is the server of the test binary: started for the first test that
+// wants one, stopped when the last is done.
+var shared struct {
+	sync.Mutex
+	server *RedisServer
+	users  int
+}
+
+// Redis gives the server that the tests of one binary share; each takes
+// database numbers of its own by [RedisServer.DB]. It persists nothing.
+func Redis(t testing.TB) *RedisServer {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server == nil {
+		s, err := startRedis("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared.server = s
+	}
+	shared.users++
+	t.Cleanup(func() {
+		shared.Lock()
+		defer shared.Unlock()
+		if shared.users--; shared.users == 0 {
+			shared.server.proc.kill()
+			shared.server = nil
+		}
+	})
+	return shared.server
+}
+
+// PrivateRedis starts a server for one test, with more configuration in the
+// form of command line arguments ("--maxmemory", "4mb"). Its directory is the
+// test's.
+func PrivateRedis(t testing.TB, args ...string) *RedisServer {
+	t.Helper()
+	s, err := startRedis(t.TempDir(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.proc.kill() })
+	return s
+}
+
+// DB takes a database number that nobody else uses.
+func (s *RedisServer) DB(t testing.TB) int {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next >= databases {
+		t.Fatalf("the test server has %d databases and all are taken", databases)
+	}
+	s.next++
+	return s.next - 1
+}
+
+// URL names a database of the server.
+func (s *RedisServer) URL(db int) string { return "redis://" + s.Addr + "/" + strconv.Itoa(db) }
+
+// Stop kills the server, as a crash would.
+func (s *RedisServer) Stop(t testing.TB) {
+	t.Helper()
+	s.proc.kill()
+}
+
+// Start starts a stopped server again on the same port and directory.
+func (s *RedisServer) Start(t testing.TB) {
+	t.Helper()
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func startRedis(dir string, args ...string) (*RedisServer, error) {
+	var last error
+	for range 5 { // somebody else may take the port in between
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		s := &RedisServer{Addr: l.Addr().String(), dir: dir, args: args}
+		if err := l.Close(); err != nil {
+			return nil, err
+		}
+		if last = s.start(); last == nil {
+			return s, nil
+		}
+		if errors.Is(last, exec.ErrNotFound) {
+			break
+		}
+	}
+	return nil, last
+}
+
+func (s *RedisServer) start() error {
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		return fmt.Errorf("this test needs redis-server, which `make test` installs (scripts/deps.sh redis): %w", err)
+	}
+	_, port, _ := net.SplitHostPort(s.Addr)
+	dir := s.dir
+	if dir == "" {
+		dir = os.TempDir() // nothing is written there
+	}
+	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no",
+		"--databases", strconv.Itoa(databases)}, s.args...)
+	if s.proc, err = startProcess(exec.Command(path, args...)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	if err := s.answers(ctx); err != nil {
+		s.proc.kill()
+		return fmt.Errorf("redis-server on %s does not answer: %w: %s", s.Addr, err, s.proc.output())
+	}
+	return nil
+}
+
+// answers waits until the server says PONG.
+func (s *RedisServer) answers(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.Addr)
+		if err == nil {
+			_, err = c.Write([]byte("PING\r\n"))
+			var line string
+			if err == nil {
+				line, err = bufio.NewReader(c).ReadString('\n')
+			}
+			c.Close()
+			if err == nil && strings.HasPrefix(line, "+PONG") {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-s.proc.done:
+			return errors.New("it ended at once")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// process is a child that dies with this process.
+type process struct {
+	cmd  *exec.Cmd
+	out  strings.Builder // read only after done
+	done chan struct{}
+}
+
+// startProcess starts cmd from a thread that lives as long as the child: Linux
+// sends the death signal when the starting thread ends, not the process.
+func startProcess(cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = &p.out, &p.out
+	cmd.SysProcAttr = dieWithParent()
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(p.done)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // it is killed, or its output tells why it ended
+		}
+	}()
+	if err := <-started; err != nil {
+		<-p.done
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended by itself
+	<-p.done
+}
+
+// output is what the process printed; it waits for its end.
+func (p *process) output() string {
+	<-p.done
+	return p.out.String()
+}
