@@ -46,6 +46,8 @@ func (o *options) setAttr(name string, v any) error {
 	case "rate_limit":
 		if n, ok := asFloat(v); ok {
 			v = fmt.Sprint(n)
+		} else if v == nil {
+			v = "" // no limit, also where task_default_rate_limit has one
 		}
 		return attr(v, &o.rateLimit)
 	case "priority":
@@ -105,7 +107,13 @@ var taskAttrs = []string{
 	"store_errors_even_if_ignored", "time_limit", "track_started", "trail", "typing",
 }
 
+// attr takes a value of one type; nil is Celery's None, which leaves the option
+// to the App's settings.
 func attr[T any](v any, dst **T) error {
+	if v == nil {
+		*dst = nil
+		return nil
+	}
 	t, ok := v.(T)
 	if !ok {
 		return fmt.Errorf("got a %T, want a %T", v, t)

@@ -30,6 +30,7 @@ type App struct {
 	cfg     Config
 	confErr error
 	log     *slog.Logger
+	logLeft bool // log is slog's default: nobody chose it
 	rand    *randomness
 
 	mu           sync.Mutex
@@ -97,7 +98,7 @@ func New(name string, cfg Config, opts ...AppOption) *App {
 		o(a)
 	}
 	if a.log == nil {
-		a.log = slog.Default()
+		a.log, a.logLeft = slog.Default(), true
 	}
 	if a.rand == nil {
 		a.rand = newRandomness(nil)
@@ -114,8 +115,32 @@ func (a *App) Name() string { return a.name }
 // Config returns a copy of the configuration.
 func (a *App) Config() Config { return a.cfg }
 
+// Settings returns the configuration with every default filled in, as the
+// runtime uses it. It is for workers and tools.
+func (a *App) Settings() Config {
+	full := a.cfg.withDefaults()
+	if full.WorkerConcurrency == 0 {
+		full.WorkerConcurrency = proc.CPUs()
+	}
+	if full.BrokerConnectionRetryOnStartup == nil {
+		full.BrokerConnectionRetryOnStartup = full.BrokerConnectionRetry
+	}
+	return full
+}
+
 // Logger is the App's logger.
 func (a *App) Logger() *slog.Logger { return a.log }
+
+// SetDefaultLogger replaces the logger of an App that was given none by
+// WithLogger. It is for what formats a program's log, such as package cli, and
+// must be called before the App's first use.
+func (a *App) SetDefaultLogger(l *slog.Logger) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.logLeft && !a.frozen {
+		a.log = l
+	}
+}
 
 // Configure changes the configuration before the App's first use, for sources
 // that are read after declaration: file, environment, command line. What is
@@ -131,7 +156,7 @@ func (a *App) Configure(change func(*Config) ([]Warning, error)) error {
 	err = errors.Join(err, a.confErr)
 	a.mu.Unlock()
 	for _, w := range warnings {
-		a.log.Warn(w.Message, "setting", w.Setting, "source", w.Source)
+		a.log.Warn(w.String(), "setting", w.Setting, "source", w.Source)
 	}
 	return err
 }
@@ -175,7 +200,9 @@ func (a *App) resolve() (err error) {
 	}
 	a.limits = serializer.Limits{MaxBytes: a.conf.TaskMaxMessageSize}
 	a.codecs = serializer.NewRegistry()
-	a.router = newRouter(a.conf)
+	if a.router, err = newRouter(a.conf); err != nil {
+		return err
+	}
 	a.publish = publishChain(a.interceptors, a.publishNow)
 	a.execute = executeChain(a.interceptors, a.executeNow)
 	if a.accept, err = serializer.ParseAccept(a.conf.AcceptContent); err != nil {
@@ -226,21 +253,23 @@ func (a *App) Tasks() []*Definition {
 }
 
 // Init runs Init of every registered task, once per process: a worker calls it
-// before it is ready. The first error names its task and ends it.
+// before it is ready. The first error names its task, ends it and stays: a task
+// is not initialised twice. ctx reaches the hooks, its cancellation too.
 func (a *App) Init(ctx context.Context) error {
 	if err := a.Freeze(); err != nil {
 		return err
 	}
 	for _, d := range a.Tasks() {
-		if err := d.life.start(ctx); err != nil {
+		if err := d.life.init(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Close closes what the App has opened: the tasks' resources in reverse order,
-// events, broker and result store. It may be called once all use has ended.
+// Close closes what the App has opened: the tasks and their resources, the last
+// name first, then events, broker and result store. Call it when all use has
+// ended; what comes later is ErrClosed. A second call does nothing.
 func (a *App) Close(ctx context.Context) error {
 	a.mu.Lock()
 	if a.closed {
@@ -265,18 +294,30 @@ func (a *App) Broker(ctx context.Context) (broker.Conn, error) {
 	if err := a.Freeze(); err != nil {
 		return nil, err
 	}
-	return a.conn.Get(ctx, func(ctx context.Context) (broker.Conn, error) {
+	var url string
+	if a.openBroker == nil && !a.conn.Opened() { // a mistake of the configuration needs no back-off
+		var err error
+		if url, err = a.brokerURL(); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := a.conn.Get(ctx, func(ctx context.Context) (broker.Conn, error) {
 		if a.openBroker != nil {
 			return a.openBroker(ctx)
-		}
-		url, err := a.brokerURL()
-		if err != nil {
-			return nil, err
 		}
 		return broker.Open(ctx, broker.Config{
 			URL: url, Options: a.conf.BrokerTransportOptions, Logger: a.log, MaxBody: a.conf.TaskMaxMessageSize,
 		})
 	})
+	return conn, closedError(err)
+}
+
+// closedError names the App where one of its own connections is closed.
+func closedError(err error) error {
+	if errors.Is(err, ErrLazyClosed) {
+		return ErrClosed
+	}
+	return err
 }
 
 // Backend opens the result store at first use. Without one the error is ErrNoBackend.
@@ -284,16 +325,20 @@ func (a *App) Backend(ctx context.Context) (backend.Backend, error) {
 	if err := a.Freeze(); err != nil {
 		return nil, err
 	}
-	return a.back.Get(ctx, func(ctx context.Context) (backend.Backend, error) {
+	var url string
+	if a.openBackend == nil && !a.back.Opened() {
+		var err error
+		if url, err = a.backendURL(); err != nil {
+			return nil, err
+		}
+	}
+	b, err := a.back.Get(ctx, func(ctx context.Context) (backend.Backend, error) {
 		if a.openBackend != nil {
 			return a.openBackend(ctx)
 		}
-		url, err := a.backendURL()
-		if err != nil {
-			return nil, err
-		}
 		return backend.Open(ctx, backend.Config{URL: url, Options: a.conf.ResultBackendTransportOptions, Logger: a.log})
 	})
+	return b, closedError(err)
 }
 
 // stores reports whether results can be kept at all, without opening anything.

@@ -187,9 +187,9 @@ func (a *App) add(d *Definition) *Definition {
 		have.mustMatch(d)
 	}
 	if d.instance != nil {
-		t := d.instance.lovageTask()
-		if t == nil || reflect.ValueOf(d.instance).Kind() != reflect.Pointer {
-			panic(fmt.Sprintf("lovage: task %q: the class must be registered as a non-nil pointer", d.name))
+		t, err := taskOf(d.instance)
+		if err != nil {
+			panic(fmt.Sprintf("lovage: task %q: %v", d.name, err))
 		}
 		if t.def != nil {
 			panic(fmt.Sprintf("lovage: task %q: this instance is registered already, as %q; give each task its own and share resources by a pointer", d.name, t.def.name))
@@ -209,6 +209,23 @@ func (a *App) add(d *Definition) *Definition {
 	return d
 }
 
+// taskOf is the Task that an instance embeds, or why it has none to use.
+func taskOf(instance Base) (t *Task, err error) {
+	v := reflect.ValueOf(instance)
+	if v.Kind() != reflect.Pointer || v.IsNil() {
+		return nil, fmt.Errorf("the class must be given as a non-nil pointer, not as %T", instance)
+	}
+	defer func() {
+		if recover() != nil {
+			err = fmt.Errorf("the base that %T embeds by a pointer is nil: set it before the class is given", instance)
+		}
+	}()
+	if t = instance.lovageTask(); t == nil {
+		err = fmt.Errorf("the base that %T embeds by a pointer is nil: set it before the class is given", instance)
+	}
+	return t, err
+}
+
 func (a *App) addRemote(d *Definition) *Definition {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -218,6 +235,9 @@ func (a *App) addRemote(d *Definition) *Definition {
 	}
 	if a.frozen { // a handle for a name only; nothing to resolve but its options
 		d.app = a
+		if a.freezeErr != nil { // each use of the handle reports it
+			return d
+		}
 		if err := d.finalize(nil); err != nil {
 			panic("lovage: " + err.Error())
 		}
@@ -250,7 +270,10 @@ func (d *Definition) finalize(base func() Base) error {
 		default:
 			d.instance = &plain{}
 		}
-		t := d.instance.lovageTask()
+		t, err := taskOf(d.instance)
+		if err != nil {
+			return fmt.Errorf("task %q: its base: %w", d.name, err)
+		}
 		if t.def != nil {
 			return fmt.Errorf("task %q: a base class is a new instance for each task; this one belongs to %q already", d.name, t.def.name)
 		}
@@ -285,7 +308,8 @@ func (d *Definition) Name() string { return d.name }
 func (d *Definition) App() *App { return d.app }
 
 // Instance is the task's one instance in this process: the class it was
-// registered with, or the base that a function was given.
+// registered with, or the base that a function was given. It is nil for a task
+// that is only known by Remote.
 func (d *Definition) Instance() Base {
 	_ = d.app.Freeze()
 	return d.instance
@@ -301,7 +325,10 @@ func (d *Definition) Settings() TaskSettings {
 func (d *Definition) Params() []bind.Param { return d.plan.Params() }
 
 // Attr returns the value that the Attr option attached under a key, or nil.
-func (d *Definition) Attr(key string) any { return d.opts.meta[key] }
+func (d *Definition) Attr(key string) any {
+	_ = d.app.Freeze()
+	return d.opts.meta[key]
+}
 
 // TaskNames lists the names of all tasks that can run here.
 func (a *App) TaskNames() []string {

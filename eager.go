@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/proc"
 	"github.com/lovage-go/lovage/protocol"
 	"github.com/lovage-go/lovage/serializer"
@@ -46,7 +47,7 @@ func (a *App) apply(ctx context.Context, d *Definition, args, kwargs json.RawMes
 		}
 		var again *protocol.Message
 		fin := FinisherFunc(func(ctx context.Context, e *Effects) error {
-			for _, follow := range e.Publish {
+			for _, follow := range e.full {
 				if follow.Headers.ID == r.ID && e.Outcome.State == StateRetry {
 					again = follow
 					continue
@@ -55,17 +56,13 @@ func (a *App) apply(ctx context.Context, d *Definition, args, kwargs json.RawMes
 					return err
 				}
 			}
-			if len(e.Store) == 0 {
-				return nil
-			}
-			b, err := a.Backend(ctx)
-			if err != nil {
-				return err
-			}
-			return b.Store(ctx, e.Store...)
+			return a.storeEager(ctx, e)
 		})
-		out := a.execute(ctx, r, fin)
+		out := a.Execute(ctx, r, fin)
 		if again != nil && out.Fenced == nil {
+			if ctx.Err() != nil { // nobody wants the endless retries any more
+				return nil, fmt.Errorf("task %q: retry %d: %w", d.name, again.Headers.Retries, context.Cause(ctx))
+			}
 			m = again
 			continue
 		}
@@ -99,7 +96,10 @@ func (a *App) eagerRequest(m *protocol.Message) (*Request, error) {
 	r.IsEager, r.Hostname = true, proc.Hostname()
 	r.priority = m.Properties.Priority
 	r.contentType, r.encoding = m.Properties.ContentType, m.Properties.ContentEncoding
-	r.body, r.compression = m.Body, m.Headers.Compression
+	r.deliveryMode = m.Properties.DeliveryMode
+	if r.compression = m.Headers.Compression; a.conf.TaskProtocol != 1 {
+		r.body = m.Body
+	}
 	r.CorrelationID, r.ReplyTo = m.Properties.CorrelationID, m.Properties.ReplyTo
 	r.Delivery = DeliveryInfo{Exchange: m.Exchange, RoutingKey: m.RoutingKey, Queue: m.Queue}
 	return r, nil
@@ -109,7 +109,11 @@ func (a *App) eagerRequest(m *protocol.Message) (*Request, error) {
 func (a *App) eagerFollow(ctx context.Context, m *protocol.Message) error {
 	d, ok := a.Lookup(m.Headers.Task)
 	if !a.conf.TaskAlwaysEager || !ok {
-		return a.PublishMessages(ctx, m)
+		ctx, cancel := a.publishDeadline(ctx)
+		defer cancel()
+		return a.policy(&options{}).Do(ctx, broker.Retryable, func(ctx context.Context) error {
+			return a.PublishMessages(ctx, a.onWire(m))
+		})
 	}
 	r, err := a.eagerRequest(m)
 	if err != nil {
@@ -118,15 +122,26 @@ func (a *App) eagerFollow(ctx context.Context, m *protocol.Message) error {
 	if err := d.life.start(ctx); err != nil {
 		return err
 	}
-	a.execute(ctx, r, FinisherFunc(func(ctx context.Context, e *Effects) error {
-		for _, next := range e.Publish {
+	a.Execute(ctx, r, FinisherFunc(func(ctx context.Context, e *Effects) error {
+		for _, next := range e.full {
 			if err := a.eagerFollow(ctx, next); err != nil {
 				return err
 			}
 		}
-		return nil
+		return a.storeEager(ctx, e)
 	}))
 	return nil
+}
+
+func (a *App) storeEager(ctx context.Context, e *Effects) error {
+	if len(e.Store) == 0 {
+		return nil
+	}
+	b, err := a.Backend(ctx)
+	if err != nil {
+		return err
+	}
+	return b.Store(ctx, e.Store...)
 }
 
 func (a *App) eagerResult(r *Request, out *Outcome) (*resultCore, error) {

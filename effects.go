@@ -19,15 +19,13 @@ func (a *App) effects(ctx context.Context, r *Request, out *Outcome) (*Effects, 
 	switch out.State {
 	case Success:
 		if result, err = jsonCodec.Marshal(out.Result); err != nil {
-			return nil, err
+			return nil, &encodeError{err}
 		}
 		if err := a.followSuccess(ctx, r, result, e); err != nil {
 			return nil, err
 		}
 	case Failure:
-		if err := a.followFailure(ctx, r, e); err != nil {
-			return nil, err
-		}
+		a.followFailure(ctx, r, e)
 	case StateRetry:
 		m, err := a.retryMessage(r, out)
 		if err != nil {
@@ -43,7 +41,7 @@ func (a *App) effects(ctx context.Context, r *Request, out *Outcome) (*Effects, 
 // collect sends a message through signals and interceptors into the effects.
 func (a *App) collect(ctx context.Context, m *protocol.Message, e *Effects) error {
 	a.beforePublish(ctx, m.Headers.Task, m)
-	return a.publish(context.WithValue(ctx, collectKey, &e.Publish), m)
+	return a.publish(context.WithValue(ctx, collectKey, e), m)
 }
 
 // followSuccess makes the callbacks and the next step of the chain. They go out
@@ -64,46 +62,49 @@ func (a *App) followSuccess(ctx context.Context, r *Request, result json.RawMess
 }
 
 // followFailure makes the errbacks, which get the id of the failed task, and
-// ends the rest of a chain, so that nobody waits for it for ever.
-func (a *App) followFailure(ctx context.Context, r *Request, e *Effects) error {
+// ends the rest of a chain, so that nobody waits for it for ever. An errback
+// that cannot be made is reported: the task has failed all the same.
+func (a *App) followFailure(ctx context.Context, r *Request, e *Effects) {
 	id, err := json.Marshal(r.ID)
-	if err != nil {
-		return err
-	}
-	for i := range r.embed.Errbacks {
+	for i := 0; i < len(r.embed.Errbacks) && err == nil; i++ {
+		children := len(r.Children())
 		if err := a.follow(ctx, r, &r.embed.Errbacks[i], id, nil, e); err != nil {
-			return fmt.Errorf("link_error: %w", err)
+			r.dropChildren(children)
+			a.internalError(ctx, r, "link_error", err)
 		}
 	}
-	return nil
+	if err != nil {
+		a.internalError(ctx, r, "link_error", err)
+	}
 }
 
 // follow makes the message of a signature that comes after r, with first put
 // before its own arguments unless it is immutable.
 func (a *App) follow(ctx context.Context, r *Request, s *protocol.Signature, first json.RawMessage, chain []protocol.Signature, e *Effects) error {
-	o, extra, err := parseWireOptions(s.Options)
+	own, extra, err := parseWireOptions(s.Options)
 	if err != nil {
 		return fmt.Errorf("signature of task %q: %w", s.Task, err)
 	}
+	c := call{name: s.Task, def: a.tasks[s.Task], kwargs: s.Kwargs}
+	var o options
+	if c.def != nil {
+		o = *c.def.callDefaults()
+	}
+	o.merge(&own)
 	args := s.Args
 	if !s.Immutable {
 		args = prepend(first, s.Args)
 	}
-	c := call{name: s.Task, args: args, kwargs: s.Kwargs}
+	c.args, c.embed = args, extra.embed
+	if chain != nil {
+		c.embed.Chain = chain
+	}
+	c.groupIndex, c.stamps, c.stampedHeaders = extra.groupIndex, r.Stamps, r.StampedHeaders
 	m, err := a.message(ctx, &c, &o)
 	if err != nil {
-		return err
+		return fmt.Errorf("task %q: %w", s.Task, err)
 	}
-	body := protocol.Body{Args: args, Kwargs: s.Kwargs, Embed: extra.embed}
-	if chain != nil {
-		body.Embed.Chain = chain
-	}
-	m.Headers.GroupIndex = extra.groupIndex
-	m.Headers.Stamps, m.Headers.StampedHeaders = r.Stamps, r.StampedHeaders
-	if err := a.encodeBody(m, &body, &o); err != nil {
-		return err
-	}
-	if r.def == nil || r.def.set.Trail {
+	if or(o.addToParent, true) && (r.def == nil || r.def.set.Trail) {
 		r.addChild(m.Headers.ID)
 	}
 	return a.collect(ctx, m, e)
@@ -260,10 +261,14 @@ func (a *App) storeState(ctx context.Context, r *Request, state State, meta any)
 	return b.Store(ctx, rec)
 }
 
-// encodeFailure is the failure of a task whose result cannot be written.
-func encodeFailure(err error) *ErrorInfo {
-	info := &ErrorInfo{Err: err, Type: "EncodeError", Module: "kombu.exceptions", Args: []any{err.Error()}}
-	info.Traceback = traceback(err, info, "result")
+// encodeError says that a task's result cannot be written.
+type encodeError struct{ error }
+
+func (e *encodeError) Unwrap() error { return e.error }
+
+func (e *encodeError) info() *ErrorInfo {
+	info := &ErrorInfo{Err: e.error, Type: "EncodeError", Module: "kombu.exceptions", Args: []any{e.Error()}}
+	info.Traceback = traceback(e.error, info, "result")
 	return info
 }
 

@@ -1,6 +1,7 @@
 package lovage
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -131,7 +132,8 @@ func (e *PanicError) Unwrap() error {
 type RetryError struct {
 	Cause error
 	opts  options
-	// When is the delay that was chosen, known once the retry is sent.
+	// When is the delay that was chosen. It is set in the copy that hooks and
+	// signals see as ErrorInfo.Err.
 	When time.Duration
 }
 
@@ -223,7 +225,7 @@ func newErrorInfo(err error, where string) *ErrorInfo {
 	var pe *PanicError
 	switch {
 	case errors.As(err, &te):
-		info.Type, info.Module, info.Args, info.Traceback = te.Type, te.Module, te.Args, te.Traceback
+		info.Type, info.Module, info.Args, info.Traceback = cmp.Or(te.Type, "Error"), te.Module, te.Args, te.Traceback
 	case errors.As(err, &pe):
 		info.Type = "Panic"
 		info.Traceback = "panic: " + fmt.Sprint(pe.Value) + "\n\n" + string(pe.Stack)

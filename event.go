@@ -27,7 +27,7 @@ func (a *App) Dispatcher(ctx context.Context) (*events.Dispatcher, error) {
 // worker does. The caller runs and closes it.
 func (a *App) NewDispatcher(conn broker.Conn, hostname string) *events.Dispatcher {
 	return events.NewDispatcher(events.Config{
-		Conn: conn, Exchange: a.conf.EventExchange, Hostname: hostname,
+		Conn: conn, Exchange: a.conf.EventExchange, Hostname: hostname, PID: proc.PID(),
 		Clock: &a.clock, Logger: a.log, Enabled: true,
 	})
 }

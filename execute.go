@@ -30,6 +30,9 @@ type Outcome struct {
 	Fenced error
 }
 
+// Repr is the result as Python would print it, shortened, for people.
+func (o *Outcome) Repr() string { return reprResult(o.Result, defaultReprSize) }
+
 // Effects are all that the end of a run causes, as data.
 type Effects struct {
 	Request *Request
@@ -38,6 +41,8 @@ type Effects struct {
 	Publish []*protocol.Message
 	// Store are the results to keep: the run's own, if any, first.
 	Store []*protocol.Record
+
+	full []*protocol.Message // Publish with all headers, also in protocol 1
 }
 
 // Finisher makes effects happen, all or none where the stores allow it, and
@@ -69,7 +74,36 @@ func (a *App) Execute(ctx context.Context, r *Request, fin Finisher) Outcome {
 		out := Outcome{State: Failure, Info: notRegistered(r.Task)}
 		return a.Conclude(ctx, r, out, fin)
 	}
-	return a.execute(ctx, r, fin)
+	once := &onceFinisher{Finisher: fin}
+	var out Outcome
+	err := guard(func() error { out = a.execute(ctx, r, once); return nil })
+	switch {
+	case once.done:
+	case err != nil: // an interceptor panicked before the end of the run
+		out = a.Conclude(ctx, r, Outcome{State: Failure, Info: newErrorInfo(err, r.def.where)}, once)
+	case out.Fenced == nil: // an interceptor refused the run: its outcome counts
+		if out.Info == nil && out.State != Success && out.State != StateIgnored {
+			out.Info = newErrorInfo(errRefused, r.def.where)
+		}
+		out = a.Conclude(ctx, r, out, once)
+	}
+	if once.done && err != nil {
+		a.internalError(ctx, r, "interceptor", err)
+	}
+	return out
+}
+
+var errRefused = errors.New("an interceptor refused the run and gave no reason")
+
+// onceFinisher knows whether a run has come to its end.
+type onceFinisher struct {
+	Finisher
+	done bool
+}
+
+func (f *onceFinisher) Finish(ctx context.Context, e *Effects) error {
+	f.done = true
+	return f.Finisher.Finish(ctx, e)
 }
 
 func notRegistered(name string) *ErrorInfo {
@@ -86,18 +120,19 @@ func (a *App) executeNow(ctx context.Context, r *Request, fin Finisher) Outcome 
 	value, err := d.perform(ctx, r)
 	out := d.classify(ctx, r, value, err)
 	out.Runtime = time.Since(start)
-	if r.slot != nil && !d.hooks.late() {
-		r.slot.Release()
+	if !d.hooks.late() {
+		r.giveUpSlot()
 	}
-	a.finish(ctx, r, &out, fin)
+	a.finish(ctx, r, &out, fin, true)
 	return out
 }
 
 // Conclude ends a run that cannot speak for itself: out says how it ended
 // (hard time limit, worker lost, revoked, expired, unknown). Effects, hooks and
-// signals are those of its state.
+// signals are those of its state; TaskPostrun only if the run had begun in this
+// process, which is so at the hard time limit.
 func (a *App) Conclude(ctx context.Context, r *Request, out Outcome, fin Finisher) Outcome {
-	a.finish(context.WithValue(ctx, requestKey, r), r, &out, fin)
+	a.finish(context.WithValue(ctx, requestKey, r), r, &out, fin, out.Timeout)
 	return out
 }
 
@@ -111,7 +146,7 @@ func (d *Definition) perform(ctx context.Context, r *Request) (v any, err error)
 	if err := d.life.start(ctx); err != nil {
 		return nil, err
 	}
-	if d.set.TrackStarted && !r.IgnoreResult && !d.set.IgnoreResult {
+	if d.set.TrackStarted && d.app.stores() && !r.IgnoreResult && !d.set.IgnoreResult {
 		meta := map[string]any{"pid": proc.PID(), "hostname": r.Hostname}
 		if err := d.app.storeState(ctx, r, Started, meta); err != nil {
 			r.Log().Warn("STARTED was not stored", "error", err)
@@ -138,12 +173,13 @@ func (d *Definition) classify(ctx context.Context, r *Request, value any, err er
 	}
 	var retry *RetryError
 	var reject *RejectError
+	auto := matchesAny(err, d.opts.retryOn) && !matchesAny(err, d.opts.dontRetryOn)
 	switch {
 	case errors.Is(err, ErrIgnore):
 		return Outcome{State: StateIgnored}
 	case errors.As(err, &retry):
-		return d.retry(r, retry, err)
-	case errors.As(err, &reject) && !matchesAny(err, d.opts.retryOn):
+		return d.retry(r, retry)
+	case errors.As(err, &reject) && !auto:
 		return d.reject(reject)
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -158,8 +194,8 @@ func (d *Definition) classify(ctx context.Context, r *Request, value any, err er
 			err = fmt.Errorf("%w: %w", ErrSoftTimeLimit, err)
 		}
 	}
-	if matchesAny(err, d.opts.retryOn) && !matchesAny(err, d.opts.dontRetryOn) {
-		return d.retry(r, &RetryError{Cause: err, opts: options{countdown: d.autoDelay(r)}}, err)
+	if auto {
+		return d.retry(r, &RetryError{Cause: err, opts: options{countdown: d.autoDelay(r)}})
 	}
 	info := newErrorInfo(err, d.where)
 	info.Expected = matchesAny(err, d.opts.throws)
@@ -205,36 +241,59 @@ func (d *Definition) reject(e *RejectError) Outcome {
 	return Outcome{State: Rejected, Info: info, Requeue: e.Requeue}
 }
 
-// finish builds the effects, has them done, and runs what comes after.
-func (a *App) finish(ctx context.Context, r *Request, out *Outcome, fin Finisher) {
+// finish builds the effects, has them done, and runs what comes after. begun
+// says that TaskPrerun was sent for the run.
+func (a *App) finish(ctx context.Context, r *Request, out *Outcome, fin Finisher, begun bool) {
 	ctx = context.WithoutCancel(ctx)
-	e, err := a.effects(ctx, r, out)
-	if err != nil { // the result cannot be encoded: that is the task's failure
-		*out = Outcome{State: Failure, Runtime: out.Runtime, Info: encodeFailure(err)}
-		if e, err = a.effects(ctx, r, out); err != nil {
-			out.Fenced = err
-			a.internalError(ctx, r, "effects", err)
-			return
-		}
-	}
-	if out.Fenced != nil {
-		e.Publish, e.Store = nil, nil
-	}
-	if err := fin.Finish(ctx, e); err != nil {
+	e := a.settle(ctx, r, out)
+	if err := fin.Finish(ctx, e); err != nil && out.Fenced == nil {
 		out.Fenced = err
 	}
 	if out.Fenced != nil {
 		return
 	}
-	for _, m := range e.Publish {
+	for _, m := range e.full {
 		a.afterPublish(ctx, m.Headers.Task, m)
 	}
-	a.conclude(ctx, r, out)
+	a.conclude(ctx, r, out, begun)
+}
+
+// settle builds the effects of an outcome. What cannot be made of a success or
+// a retry is the task's failure; what cannot be made of a failure is reported
+// and left out, so that the failure itself is always kept.
+func (a *App) settle(ctx context.Context, r *Request, out *Outcome) *Effects {
+	if out.Fenced != nil {
+		return &Effects{Request: r, Outcome: out}
+	}
+	children := len(r.Children())
+	e, err := a.effects(ctx, r, out)
+	if err == nil {
+		return e
+	}
+	r.dropChildren(children)
+	where := ""
+	if r.def != nil {
+		where = r.def.where
+	}
+	var encode *encodeError
+	switch {
+	case out.State == StateRetry: // as Celery: a retry that cannot be sent is a Reject
+		*out = r.def.reject(&RejectError{Reason: err})
+	case errors.As(err, &encode):
+		*out = Outcome{State: Failure, Runtime: out.Runtime, Info: encode.info()}
+	default:
+		*out = Outcome{State: Failure, Runtime: out.Runtime, Info: newErrorInfo(err, where)}
+	}
+	if e, err = a.effects(ctx, r, out); err != nil {
+		a.internalError(ctx, r, "result", err)
+		out.Fenced = err
+	}
+	return e
 }
 
 // conclude is what follows a stored result, in Celery's order: hook, signal,
 // log, AfterReturn, postrun.
-func (a *App) conclude(ctx context.Context, r *Request, out *Outcome) {
+func (a *App) conclude(ctx context.Context, r *Request, out *Outcome, begun bool) {
 	d := r.def
 	var hooks hookSet
 	if d != nil {
@@ -276,7 +335,7 @@ func (a *App) conclude(ctx context.Context, r *Request, out *Outcome) {
 			return hooks.afterReturn(ctx, r, out.State, out.Result, out.Info)
 		})
 	}
-	if a.Signals.TaskPostrun.Connected() {
+	if begun && a.Signals.TaskPostrun.Connected() {
 		a.Signals.TaskPostrun.Send(ctx, TaskPostrun{Task: d, Request: r, State: out.State, Result: out.Result})
 	}
 }
@@ -315,7 +374,7 @@ func (a *App) logOutcome(ctx context.Context, r *Request, out *Outcome) {
 			level, text = slog.LevelError, "raised unexpected: "+out.Info.Repr()
 		}
 	case StateRetry:
-		text = fmt.Sprintf("retry: Retry in %ss: %s", secondsText(out.Delay), out.Info.Repr())
+		text = "retry: " + retryText(out)
 	case StateIgnored:
 		text = "ignored"
 	case Rejected:

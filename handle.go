@@ -77,15 +77,14 @@ func (h *Handle[In, Out]) Apply(ctx context.Context, in In, opts ...CallOption) 
 	return &Result[Out]{core: *core}, nil
 }
 
-// Call is the bare function: no message, no hook, no result is stored. Inside
-// it, Self works; RequestFrom gives a request of the call.
+// Call is the bare function, as if Python's task object were called: no message,
+// no hook, no signal, no stored result; what the body returns comes back as it
+// is, a Retry too. Inside it Self works, and RequestFrom gives a request of the
+// call; tasks that it sends belong to the run around it, if there is one.
 func (h *Handle[In, Out]) Call(ctx context.Context, in In) (Out, error) {
 	var zero Out
 	app, err := h.app()
 	if err != nil {
-		return zero, err
-	}
-	if err := app.Freeze(); err != nil {
 		return zero, err
 	}
 	d, ok := app.Lookup(h.def.name)
@@ -99,7 +98,8 @@ func (h *Handle[In, Out]) Call(ctx context.Context, in In) (Out, error) {
 	if err != nil {
 		return zero, fmt.Errorf("task %q: encode the arguments: %w", d.name, err)
 	}
-	r := &Request{ID: app.rand.uuid(), Task: d.name, Args: RawArgs(args), Kwargs: RawKwargs(kwargs), def: d, app: app}
+	r := &Request{ID: app.rand.uuid(), Task: d.name, Args: RawArgs(args), Kwargs: RawKwargs(kwargs), def: d, app: app,
+		direct: true, caller: runFrom(ctx)}
 	v, err := d.run(context.WithValue(ctx, requestKey, r), d.name, args, kwargs)
 	if err != nil {
 		return zero, err
@@ -115,7 +115,7 @@ func (h *Handle[In, Out]) app() (*App, error) {
 	if h.def.app == nil {
 		return nil, fmt.Errorf("lovage: the handle of task %q is bound to no app: call app.Bind(&handle)", h.def.name)
 	}
-	return h.def.app, nil
+	return h.def.app, h.def.app.Freeze()
 }
 
 // Linkable is a call as data that Link and LinkError take.

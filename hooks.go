@@ -3,8 +3,10 @@ package lovage
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -131,19 +133,23 @@ var hookForms = map[string][]reflect.Type{
 }
 
 // checkEmbedding walks the class and its embedded types, as Go promotes methods.
+// What is neither a base nor the class is no concern of ours: a mixin whose
+// method has another signature just has a method of that name.
 func checkEmbedding(name string, t reflect.Type) {
-	base := reflect.TypeFor[Base]()
-	for hook, forms := range hookForms {
-		if m, ok := t.MethodByName(hook); ok {
-			from := declarer(t, hook)
-			ours := from == nil || reflect.PointerTo(from).Implements(base)
-			if ours && !hasForm(m.Type, forms) {
+	for _, hook := range slices.Sorted(maps.Keys(hookForms)) {
+		forms := hookForms[hook]
+		for _, st := range basesOf(t) {
+			m, ok := reflect.PointerTo(st).MethodByName(hook)
+			if ok && declares(st, hook) && !hasForm(m.Type, forms) {
 				panic(fmt.Sprintf("lovage: task %q: hook %s of %s has the wrong signature %s; want %s",
-					name, hook, typeName(t), methodForm(m.Type), formsText(forms)))
+					name, hook, typeName(st), methodForm(m.Type), formsText(forms)))
 			}
+		}
+		// Init and Close chain level by level: no promotion is needed for them.
+		if _, ok := t.MethodByName(hook); ok || hook == "Init" || hook == "Close" {
 			continue
 		}
-		if offers := promoters(t, hook); len(offers) > 1 {
+		if offers := promoters(t, hook, forms); len(offers) > 1 {
 			names := make([]string, len(offers))
 			for i, o := range offers {
 				names[i] = typeName(o)
@@ -201,35 +207,23 @@ func formsText(forms []reflect.Type) string {
 	return strings.Join(s, " or ")
 }
 
-// declarer finds the struct type in t's embedding tree whose own method the
-// promoted one is. The compiler marks the wrappers of promoted methods.
-func declarer(t reflect.Type, method string) reflect.Type {
+// basesOf lists the class and the embedded structs that are bases themselves.
+func basesOf(t reflect.Type) []reflect.Type {
 	st := structOf(t)
-	if st == nil {
+	if st == nil || st == reflect.TypeFor[Task]() || !reflect.PointerTo(st).Implements(reflect.TypeFor[Base]()) {
 		return nil
 	}
-	if declares(st, method) {
-		return st
-	}
+	list := []reflect.Type{st}
 	for i := range st.NumField() {
-		f := st.Field(i)
-		if !f.Anonymous {
-			continue
-		}
-		ft := f.Type
-		if ft.Kind() != reflect.Pointer && ft.Kind() != reflect.Interface {
-			ft = reflect.PointerTo(ft)
-		}
-		if _, ok := ft.MethodByName(method); ok {
-			if d := declarer(ft, method); d != nil {
-				return d
-			}
+		if f := st.Field(i); f.Anonymous {
+			list = append(list, basesOf(f.Type)...)
 		}
 	}
-	return nil
+	return list
 }
 
-// declares reports whether the struct type has the method itself, not by promotion.
+// declares reports whether the struct type has the method itself, not by
+// promotion. The compiler marks the wrappers of promoted methods as generated.
 func declares(st reflect.Type, method string) bool {
 	for _, t := range []reflect.Type{reflect.PointerTo(st), st} {
 		if m, ok := t.MethodByName(method); ok {
@@ -244,8 +238,9 @@ func declares(st reflect.Type, method string) bool {
 	return false
 }
 
-// promoters are the embedded types that offer the method at the shallowest depth.
-func promoters(t reflect.Type, method string) []reflect.Type {
+// promoters are the embedded types that offer the method as a hook at the
+// shallowest depth.
+func promoters(t reflect.Type, method string, forms []reflect.Type) []reflect.Type {
 	level := []reflect.Type{structOf(t)}
 	for len(level) > 0 {
 		var found, next []reflect.Type
@@ -259,10 +254,10 @@ func promoters(t reflect.Type, method string) []reflect.Type {
 					continue
 				}
 				e := structOf(f.Type)
-				if declares(e, method) {
-					found = append(found, e)
-				} else {
+				if !declares(e, method) {
 					next = append(next, e)
+				} else if m, ok := reflect.PointerTo(e).MethodByName(method); ok && hasForm(m.Type, forms) {
+					found = append(found, e)
 				}
 			}
 		}

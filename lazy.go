@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -31,6 +30,9 @@ const (
 // deadline. A failure is handed to all who wait; the next Get tries again after
 // a short back-off. All methods are safe for concurrent use. A Lazy must not be
 // copied after first use: a copy panics.
+//
+// A Lazy that is shared, behind a pointer of the class, is not the class's own:
+// close it where it is made, or in Close.
 type Lazy[T any] struct {
 	noCopy noCopy
 	// Timeout bounds one opening; 0 means OpenTimeout.
@@ -42,17 +44,17 @@ type Lazy[T any] struct {
 	open    bool
 	closed  bool
 	opening *lazyOpening[T]
-	lastErr error
-	delay   time.Duration // back-off after lastErr
+	delay   time.Duration // back-off after the last failure
 	retryAt time.Time
 	closer  func(context.Context, T) error
 	owner   *lifecycle
 }
 
 type lazyOpening[T any] struct {
-	done  chan struct{}
-	value T
-	err   error
+	done   chan struct{}
+	cancel context.CancelCauseFunc
+	value  T
+	err    error
 }
 
 // noCopy makes go vet's copylocks check report copies.
@@ -79,9 +81,10 @@ func (l *Lazy[T]) Get(ctx context.Context, open func(context.Context) (T, error)
 	op := l.opening
 	if op == nil {
 		op = &lazyOpening[T]{done: make(chan struct{})}
+		var octx context.Context
+		octx, op.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 		l.opening = op
-		wait := time.Until(l.retryAt)
-		go l.run(context.WithoutCancel(ctx), op, wait, open)
+		go l.run(octx, op, time.Until(l.retryAt), open)
 	}
 	l.mu.Unlock()
 
@@ -95,42 +98,33 @@ func (l *Lazy[T]) Get(ctx context.Context, open func(context.Context) (T, error)
 }
 
 // run opens the resource. It ends by itself within the back-off plus Timeout,
-// provided that the opener obeys its context.
+// or at Close, provided that the opener obeys its context.
 func (l *Lazy[T]) run(ctx context.Context, op *lazyOpening[T], wait time.Duration, open func(context.Context) (T, error)) {
+	defer op.cancel(nil)
 	if wait > 0 {
 		timer := time.NewTimer(wait)
-		<-timer.C
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
 	}
-	l.mu.Lock()
-	if l.closed {
-		l.opening = nil
-		l.mu.Unlock()
-		op.err = ErrLazyClosed
-		close(op.done)
-		return
-	}
-	l.mu.Unlock()
-	timeout := l.Timeout
-	if timeout <= 0 {
-		timeout = OpenTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	value, err := openSafely(ctx, open)
+	value, err := l.tryOpen(ctx, open)
 
 	l.mu.Lock()
 	l.opening = nil
 	var orphan bool
 	switch {
+	case err != nil && l.closed:
+		op.err = ErrLazyClosed
 	case err != nil:
 		l.delay = min(max(2*l.delay, lazyBackoffMin), lazyBackoffMax)
 		l.retryAt = time.Now().Add(l.delay)
-		l.lastErr = err
 		op.err = err
 	case l.closed: // closed while it was being opened
 		op.err, orphan = ErrLazyClosed, true
 	default:
-		l.value, l.open, l.lastErr, l.delay = value, true, nil, 0
+		l.value, l.open, l.delay = value, true, 0
 		l.retryAt = time.Time{}
 		op.value = value
 		if l.owner != nil {
@@ -140,18 +134,31 @@ func (l *Lazy[T]) run(ctx context.Context, op *lazyOpening[T], wait time.Duratio
 	closer := l.closer
 	l.mu.Unlock()
 	if orphan {
-		_ = closeValue(ctx, value, closer)
+		_ = guard(func() error { return closeValue(context.WithoutCancel(ctx), value, closer) })
 	}
 	close(op.done)
 }
 
-func openSafely[T any](ctx context.Context, open func(context.Context) (T, error)) (v T, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &PanicError{Value: p, Stack: debug.Stack()}
-		}
+// tryOpen calls the opener once, in a goroutine that it cannot take down: a
+// panic is its error, and so is runtime.Goexit.
+func (l *Lazy[T]) tryOpen(ctx context.Context, open func(context.Context) (T, error)) (v T, err error) {
+	if ctx.Err() != nil {
+		return v, context.Cause(ctx)
+	}
+	timeout := l.Timeout
+	if timeout <= 0 {
+		timeout = OpenTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	ended := make(chan struct{})
+	err = errors.New("the opener ended its goroutine")
+	go func() {
+		defer close(ended)
+		err = guard(func() (e error) { v, e = open(ctx); return e })
 	}()
-	return open(ctx)
+	<-ended
+	return v, err
 }
 
 // OnClose sets how the resource is closed. Without it Close(ctx) error or
@@ -173,18 +180,27 @@ func (l *Lazy[T]) Opened() bool {
 // Reset closes a broken resource, so that the next Get opens a new one.
 func (l *Lazy[T]) Reset(ctx context.Context) error { return l.drop(ctx, false) }
 
-// Close closes the resource for good. Closing twice, or what was never opened,
-// is no error.
+// Close closes the resource for good: a Get after it is ErrLazyClosed. An
+// opening under way is cancelled and waited for, as long as ctx allows. Closing
+// twice, or what was never opened, is no error.
 func (l *Lazy[T]) Close(ctx context.Context) error { return l.drop(ctx, true) }
 
 func (l *Lazy[T]) drop(ctx context.Context, forGood bool) error {
 	l.mu.Lock()
 	l.check()
 	l.closed = l.closed || forGood
-	value, open, closer := l.value, l.open, l.closer
+	value, open, closer, op := l.value, l.open, l.closer, l.opening
 	var zero T
 	l.value, l.open = zero, false
 	l.mu.Unlock()
+	if forGood && op != nil {
+		op.cancel(ErrLazyClosed)
+		select {
+		case <-op.done: // a value that came too late is closed by now
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the opening that was under way: %w", context.Cause(ctx))
+		}
+	}
 	if !open {
 		return nil
 	}
@@ -209,6 +225,7 @@ func (l *Lazy[T]) adopt(o *lifecycle) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.owner = o
+	o.fields = append(o.fields, l)
 	if l.open {
 		o.opened(l)
 	}

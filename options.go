@@ -87,6 +87,7 @@ type options struct {
 	// Who it belongs to.
 	taskID, rootID, parentID, groupID, replyTo *string
 	addToParent                                *bool
+	retries                                    *int
 	links, linkErrors                          []Linkable
 
 	// How it is published.
@@ -133,7 +134,8 @@ func RoutingKey(key string) Option { return anyOption(func(o *options) { o.routi
 // serve the highest number first, Redis the lowest.
 func Priority(p int) Option { return anyOption(func(o *options) { o.priority = &p }) }
 
-// Expires drops the task, as REVOKED, if it has not started by then.
+// Expires drops the task, as REVOKED, if it has not started by then. NoLimit
+// lifts an expiry that the declaration or configuration gave.
 func Expires(after time.Duration) Option {
 	return anyOption(func(o *options) { o.expires, o.expiresAt = &after, nil })
 }
@@ -212,6 +214,9 @@ func ParentID(id string) CallOption { return callOption(func(o *options) { o.par
 
 // ReplyTo names the queue for results that travel as messages.
 func ReplyTo(queue string) CallOption { return callOption(func(o *options) { o.replyTo = &queue }) }
+
+// Retries is the number of retries that the call counts as behind it already.
+func Retries(n int) CallOption { return callOption(func(o *options) { o.retries = &n }) }
 
 // Shadow is the name that monitors show instead of the task's.
 func Shadow(name string) CallOption { return callOption(func(o *options) { o.shadow = &name }) }
@@ -314,24 +319,31 @@ func Attr(key string, value any) TaskOption {
 	})
 }
 
-// RetryOn retries the task when Run returns one of these errors, by errors.Is,
-// or an error of the same type as one of them where they are typed (autoretry_for).
-// Ignore, Retry and what DontRetryOn names pass through.
+// RetryOn retries the task when Run returns one of these errors, by errors.Is;
+// a zero value, such as &NetError{} or (*NetError)(nil), stands for every error
+// of its type (autoretry_for). Ignore, Retry, Reject and what DontRetryOn names
+// pass through.
 func RetryOn(errs ...error) TaskOption {
-	return taskOption(func(o *options) { o.retryOn = append(o.retryOn, matchers(errs)...) })
+	match := matchers("RetryOn", errs)
+	return RetryIf(func(err error) bool {
+		var reject *RejectError // its reason is not what was returned
+		return !errors.As(err, &reject) && matchesAny(err, match)
+	})
 }
 
-// RetryIf is RetryOn with a predicate.
+// RetryIf is RetryOn with a predicate, which is asked about a Reject too.
 func RetryIf(match func(error) bool) TaskOption {
 	return taskOption(func(o *options) { o.retryOn = append(o.retryOn, match) })
 }
 
-// RetryOnAny retries on every error (autoretry_for=(Exception,)).
+// RetryOnAny retries on every error, a Reject and a panic included, as Celery
+// does for autoretry_for=(Exception,).
 func RetryOnAny() TaskOption { return RetryIf(func(error) bool { return true }) }
 
 // DontRetryOn exempts errors from RetryOn.
 func DontRetryOn(errs ...error) TaskOption {
-	return taskOption(func(o *options) { o.dontRetryOn = append(o.dontRetryOn, matchers(errs)...) })
+	match := matchers("DontRetryOn", errs)
+	return taskOption(func(o *options) { o.dontRetryOn = append(o.dontRetryOn, match...) })
 }
 
 // RetryBackoff makes automatic retries wait base, 2*base, 4*base ... up to max
@@ -349,36 +361,41 @@ func RetryBackoff(base, max time.Duration, jitter bool) TaskOption {
 // Throws names errors that are expected: FAILURE, but logged without a
 // traceback at INFO.
 func Throws(errs ...error) TaskOption {
-	return taskOption(func(o *options) { o.throws = append(o.throws, matchers(errs)...) })
+	match := matchers("Throws", errs)
+	return taskOption(func(o *options) { o.throws = append(o.throws, match...) })
 }
 
 // NewArgs retries with other arguments: a value of the task's argument type.
 func NewArgs(in any) RetryOption { return retryOption(func(o *options) { o.newArgs = in }) }
 
-func matchers(errs []error) []func(error) bool {
+func matchers(option string, errs []error) []func(error) bool {
 	out := make([]func(error) bool, 0, len(errs))
 	for _, target := range errs {
-		out = append(out, func(err error) bool { return errors.Is(err, target) || sameType(err, target) })
+		if target == nil {
+			panic("lovage: " + option + ": an error is nil")
+		}
+		if t := reflect.TypeOf(target); standsForType(target) {
+			out = append(out, func(err error) bool {
+				return walkErrors(err, func(e error) bool { return reflect.TypeOf(e) == t })
+			})
+			continue
+		}
+		out = append(out, func(err error) bool { return errors.Is(err, target) })
 	}
 	return out
 }
 
-// sameType looks in err's tree for an error of target's own struct type. The
-// anonymous types of errors.New and fmt.Errorf say nothing and never match.
-func sameType(err, target error) bool {
-	t := reflect.TypeOf(target)
-	if p := t; p.Kind() == reflect.Pointer {
-		p = p.Elem()
-		if p.PkgPath() == "errors" || p.PkgPath() == "fmt" || p.PkgPath() == "github.com/lovage-go/lovage" {
-			return false
+// standsForType reports whether an error is the zero value of its struct type,
+// or a nil pointer to one.
+func standsForType(target error) bool {
+	v := reflect.ValueOf(target)
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return true
 		}
+		v = v.Elem()
 	}
-	found := false
-	walkErrors(err, func(e error) bool {
-		found = reflect.TypeOf(e) == t
-		return found
-	})
-	return found
+	return v.Kind() == reflect.Struct && v.IsZero()
 }
 
 // walkErrors visits err and what it wraps until visit returns true.

@@ -45,6 +45,9 @@ const (
 // arguments stay encoded. The error is a *MessageError. A task that is not
 // registered here is no error: Request.Definition is nil.
 func (a *App) Receive(d *broker.Delivery) (*Request, error) {
+	if err := a.Freeze(); err != nil {
+		return nil, &MessageError{Kind: Unsupported, Err: err}
+	}
 	if d.Malformed != nil {
 		return nil, &MessageError{Kind: Malformed, Err: d.Malformed}
 	}
@@ -75,7 +78,9 @@ func (a *App) Receive(d *broker.Delivery) (*Request, error) {
 		return fail(kindOf(err), err)
 	}
 	var body protocol.Body
+	kept := d.Body
 	if h.Task == "" {
+		kept = nil // a retry is sent as this App's version: the retries are in a version 1 body
 		extra := h.Extra
 		if h, body, err = protocol.ParseV1(raw); err == nil {
 			h.Extra = extra
@@ -96,7 +101,8 @@ func (a *App) Receive(d *broker.Delivery) (*Request, error) {
 	if err := supported(&body.Embed); err != nil {
 		return fail(Unsupported, err)
 	}
-	r.body, r.contentType, r.encoding, r.compression = d.Body, p.ContentType, p.ContentEncoding, h.Compression
+	r.body, r.contentType, r.encoding, r.compression = kept, p.ContentType, p.ContentEncoding, h.Compression
+	r.deliveryMode = p.DeliveryMode
 	r.ReplyTo, r.CorrelationID, r.priority = p.ReplyTo, p.CorrelationID, p.Priority
 	r.Delivery = DeliveryInfo{
 		Exchange: d.Exchange, RoutingKey: d.RoutingKey, Queue: d.Queue,

@@ -48,18 +48,24 @@ type Request struct {
 	// Headers are the caller's own headers, as raw JSON.
 	Headers map[string]json.RawMessage
 
-	def         *Definition
-	app         *App
-	embed       protocol.Embed
-	body        []byte // encoded body as received
-	contentType string
-	encoding    string
-	compression string
-	priority    *int
-	slot        Slot
+	def          *Definition
+	app          *App
+	embed        protocol.Embed
+	body         []byte // encoded body as received
+	contentType  string
+	encoding     string
+	compression  string
+	priority     *int
+	deliveryMode int
+	direct       bool     // made by Call: no run of a worker
+	caller       *Request // the run around a direct call
 
 	mu       sync.Mutex
 	children []string
+
+	slotMu sync.Mutex // also held while the slot is taken back
+	slot   Slot
+	lent   int // waits that the slot is lent for
 }
 
 // DeliveryInfo tells how the message came.
@@ -99,12 +105,52 @@ func RequestFrom(ctx context.Context) *Request {
 	return r
 }
 
+// runFrom is the run that a worker or Apply carries out around ctx, past direct
+// calls of functions.
+func runFrom(ctx context.Context) *Request {
+	r := RequestFrom(ctx)
+	if r != nil && r.direct {
+		return r.caller
+	}
+	return r
+}
+
 // AllowJoin lets Get wait for other tasks inside a run. The worker lends the
 // run's slot to others while it waits.
 func AllowJoin(ctx context.Context) context.Context { return context.WithValue(ctx, joinKey, true) }
 
 // SetSlot hands the run its place in the pool. It is for workers.
 func (r *Request) SetSlot(s Slot) { r.slot = s }
+
+// lend gives the slot to others while the run waits; several waits of one run
+// lend it once. The returned function takes it back.
+func (r *Request) lend(ctx context.Context) (back func()) {
+	r.slotMu.Lock()
+	defer r.slotMu.Unlock()
+	if r.slot == nil {
+		return func() {}
+	}
+	if r.lent++; r.lent == 1 {
+		r.slot.Release()
+	}
+	return func() {
+		r.slotMu.Lock()
+		defer r.slotMu.Unlock()
+		if r.lent--; r.lent == 0 && r.slot != nil {
+			_ = r.slot.Reacquire(context.WithoutCancel(ctx))
+		}
+	}
+}
+
+// giveUpSlot returns the slot for good: nothing of the class runs after this.
+func (r *Request) giveUpSlot() {
+	r.slotMu.Lock()
+	defer r.slotMu.Unlock()
+	if r.slot != nil && r.lent == 0 {
+		r.slot.Release()
+	}
+	r.slot = nil
+}
 
 // Definition is the task that runs, nil if it is not registered here.
 func (r *Request) Definition() *Definition { return r.def }
@@ -155,6 +201,13 @@ func (r *Request) addChild(id string) {
 	if len(r.children) < maxTrail {
 		r.children = append(r.children, id)
 	}
+}
+
+// dropChildren forgets those after the first n: their messages were not sent.
+func (r *Request) dropChildren(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.children = r.children[:min(n, len(r.children))]
 }
 
 // ArgsOf binds the request's arguments to a task's argument type, however they

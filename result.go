@@ -181,14 +181,11 @@ func (c *resultCore) await(ctx context.Context, until func(*Meta) bool) (*Meta, 
 	if c.meta != nil {
 		return c.meta, nil
 	}
-	if r := RequestFrom(ctx); r != nil && !r.IsEager {
+	if r := runFrom(ctx); r != nil && !r.IsEager {
 		if allowed, _ := ctx.Value(joinKey).(bool); !allowed {
 			return nil, ErrGetInTask
 		}
-		if r.slot != nil {
-			r.slot.Release()
-			defer func() { _ = r.slot.Reacquire(context.WithoutCancel(ctx)) }()
-		}
+		defer r.lend(ctx)()
 	}
 	b, err := c.app.Backend(ctx)
 	if err != nil {
@@ -233,19 +230,16 @@ func (a *App) Results(ctx context.Context, ids []string, each func(m *Meta) erro
 	if err != nil {
 		return err
 	}
-	for rec, err := range backend.AwaitMany(ctx, b, ids, func(rec backend.Record) bool { return rec.State.Ready() }) {
-		if err != nil {
-			return err
+	return backend.AwaitMany(ctx, b, ids, func(rec backend.Record) (done bool, err error) {
+		if !rec.State.Ready() {
+			return false, nil
 		}
 		m, err := decodeRecord(rec.TaskID, &rec)
 		if err != nil {
-			return err
+			return false, err
 		}
-		if err := each(m); err != nil {
-			return err
-		}
-	}
-	return nil
+		return true, each(m)
+	})
 }
 
 // DecodeResult reads the value of a record that has ended: the result, or the

@@ -1,11 +1,11 @@
 package lovage
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
-
-	"encoding/json"
 
 	"github.com/lovage-go/lovage/internal/backoff"
 	"github.com/lovage-go/lovage/internal/saferepr"
@@ -13,7 +13,9 @@ import (
 )
 
 // retry decides between another run and the end of the task.
-func (d *Definition) retry(r *Request, e *RetryError, err error) Outcome {
+func (d *Definition) retry(r *Request, given *RetryError) Outcome {
+	c := *given // it may be shared by runs
+	e := &c
 	most := d.set.MaxRetries
 	if e.opts.maxRetries != nil {
 		most = *e.opts.maxRetries
@@ -34,18 +36,31 @@ func (d *Definition) retry(r *Request, e *RetryError, err error) Outcome {
 		info.Expected = matchesAny(cause, d.opts.throws)
 		return Outcome{State: Failure, Info: info}
 	}
-	if cause == nil {
-		cause = err
+	e.When = d.delay(r, e)
+	out := Outcome{State: StateRetry, Delay: e.When}
+	if cause != nil {
+		out.Info = newErrorInfo(cause, d.where)
+	} else {
+		text := retryText(&out)
+		out.Info = &ErrorInfo{Type: "Retry", Module: moduleCelery, Args: []any{text}}
+		out.Info.Traceback = traceback(e, out.Info, d.where)
 	}
-	e.When = d.delay(r, e, cause)
-	info := newErrorInfo(cause, d.where)
-	info.Err = e
-	return Outcome{State: StateRetry, Info: info, Delay: e.When}
+	out.Info.Err = e
+	return out
+}
+
+// retryText is how Celery prints its Retry exception.
+func retryText(out *Outcome) string {
+	text := "Retry in " + secondsText(out.Delay) + "s"
+	if out.Info != nil && out.Info.Type != "Retry" {
+		text += ": " + out.Info.Repr()
+	}
+	return text
 }
 
 // delay is the wait before the next run: what the retry says, else the class's
 // Backoff, else the task's default.
-func (d *Definition) delay(r *Request, e *RetryError, cause error) time.Duration {
+func (d *Definition) delay(r *Request, e *RetryError) time.Duration {
 	switch {
 	case e.opts.eta != nil:
 		return max(time.Until(*e.opts.eta), 0)
@@ -54,7 +69,7 @@ func (d *Definition) delay(r *Request, e *RetryError, cause error) time.Duration
 	case d.hooks.backoff != nil:
 		var wait time.Duration
 		ctx := context.WithValue(context.Background(), requestKey, r)
-		if err := guard(func() error { wait = d.hooks.backoff(ctx, r, cause); return nil }); err != nil {
+		if err := guard(func() error { wait = d.hooks.backoff(ctx, r, e.Cause); return nil }); err != nil {
 			d.app.internalError(ctx, r, "Backoff", err)
 			return d.set.DefaultRetryDelay
 		}
@@ -108,25 +123,18 @@ func (a *App) retryMessage(r *Request, out *Outcome) (*protocol.Message, error) 
 	m := &protocol.Message{Headers: h, Body: r.body}
 	if out.Delay > 0 {
 		m.NotBefore = time.Now().Add(out.Delay)
-		m.Headers.ETA = protocol.FormatTime(m.NotBefore.UTC())
+		m.Headers.ETA = a.wireTime(m.NotBefore)
 	}
 	expires := r.Expires
-	switch {
-	case o.expires != nil:
-		expires = time.Now().Add(*o.expires)
-	case o.expiresAt != nil:
-		expires = *o.expiresAt
+	if o.expires != nil || o.expiresAt != nil {
+		expires = o.expiry(time.Now())
 	}
-	if !expires.IsZero() {
-		m.ExpiresAt = expires
-		m.Headers.Expires = protocol.FormatTime(expires.UTC())
-		m.Properties.HasExpiration, m.Properties.Expiration = true, max(time.Until(expires), 0)
-	}
+	a.setExpiry(m, expires, time.Now())
 	m.Properties.ContentType, m.Properties.ContentEncoding = r.contentType, r.encoding
 	m.Properties.CorrelationID, m.Properties.ReplyTo = r.ID, r.ReplyTo
 	m.Properties.Priority = r.priority
 	set(&m.Properties.Priority, o.priority)
-	m.Properties.DeliveryMode = or(o.deliveryMode, a.conf.TaskDefaultDeliveryMode)
+	m.Properties.DeliveryMode = or(o.deliveryMode, cmp.Or(r.deliveryMode, a.conf.TaskDefaultDeliveryMode))
 	m.Exchange, m.RoutingKey, m.Queue = r.Delivery.Exchange, r.Delivery.RoutingKey, r.Delivery.Queue
 	if m.Exchange == "" && m.Queue == "" {
 		m.Queue = m.RoutingKey
@@ -137,7 +145,7 @@ func (a *App) retryMessage(r *Request, out *Outcome) (*protocol.Message, error) 
 			return nil, err
 		}
 	}
-	if o.newArgs != nil || m.Body == nil {
+	if o.newArgs != nil || o.serializer != nil || o.compression != nil || m.Body == nil {
 		if err := a.newBody(r, m, o); err != nil {
 			return nil, err
 		}
@@ -164,7 +172,7 @@ func (a *App) newBody(r *Request, m *protocol.Message, o *options) error {
 	}
 	body := protocol.Body{Args: args, Kwargs: kwargs, Embed: r.embed}
 	m.Headers.Compression = ""
-	return a.encodeBody(m, &body, &options{})
+	return a.encodeBody(m, &body, &options{serializer: o.serializer, compression: o.compression})
 }
 
 type runLimits struct{ hard, soft time.Duration }

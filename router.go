@@ -1,6 +1,8 @@
 package lovage
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -14,12 +16,18 @@ import (
 type router struct {
 	conf   *resolved
 	queues map[string]broker.Queue // by name and alias
-	exact  map[string]*Route
-	globs  []*Route
+	exact  map[string]*route
+	globs  []*route
 }
 
-func newRouter(conf *resolved) *router {
-	r := &router{conf: conf, queues: map[string]broker.Queue{}, exact: map[string]*Route{}}
+// route is a Route with its options read.
+type route struct {
+	pattern string
+	opts    options
+}
+
+func newRouter(conf *resolved) (*router, error) {
+	r := &router{conf: conf, queues: map[string]broker.Queue{}, exact: map[string]*route{}}
 	for _, q := range conf.TaskQueues {
 		if q.Exchange.Type == "" {
 			q.Exchange.Type = conf.TaskDefaultExchangeType
@@ -33,14 +41,45 @@ func newRouter(conf *resolved) *router {
 		}
 	}
 	for i := range conf.TaskRoutes {
-		route := &conf.TaskRoutes[i]
-		if strings.ContainsAny(route.Pattern, "*?[") {
+		route, err := newRoute(&conf.TaskRoutes[i])
+		if err != nil {
+			return nil, fmt.Errorf("task_routes: route of %q: %w", conf.TaskRoutes[i].Pattern, err)
+		}
+		if strings.ContainsAny(route.pattern, "*?[") {
 			r.globs = append(r.globs, route)
-		} else if _, dup := r.exact[route.Pattern]; !dup {
-			r.exact[route.Pattern] = route
+		} else if _, dup := r.exact[route.pattern]; !dup {
+			r.exact[route.pattern] = route
 		}
 	}
-	return r
+	return r, nil
+}
+
+func newRoute(r *Route) (*route, error) {
+	if _, err := path.Match(r.Pattern, ""); err != nil {
+		return nil, fmt.Errorf("%w: write it like proj.images.*", err)
+	}
+	w := make(map[string]json.RawMessage, len(r.Options))
+	for k, v := range r.Options {
+		text, err := jsonCodec.Marshal(v)
+		if err != nil {
+			return nil, fmt.Errorf("option %s: %w", k, err)
+		}
+		w[k] = text
+	}
+	opts, extra, err := parseWireOptions(w)
+	if err != nil {
+		return nil, err
+	}
+	if extra.embed.Callbacks != nil || extra.embed.Errbacks != nil {
+		return nil, errors.New("a route cannot link: give Link and LinkError to the call")
+	}
+	for dst, text := range map[**string]string{&opts.queue: r.Queue, &opts.exchange: r.Exchange, &opts.routingKey: r.RoutingKey} {
+		if text != "" {
+			*dst = &text
+		}
+	}
+	set(&opts.priority, r.Priority)
+	return &route{r.Pattern, opts}, nil
 }
 
 // QueueNotFoundError tells that a queue is not configured and may not be made.
@@ -69,34 +108,36 @@ func (r *router) queue(name string) (broker.Queue, error) {
 }
 
 // match is the route for a task: an exact name first, then patterns in order.
-func (r *router) match(task string) *Route {
+func (r *router) match(task string) *route {
 	if route, ok := r.exact[task]; ok {
 		return route
 	}
 	for _, route := range r.globs {
-		if ok, _ := path.Match(route.Pattern, task); ok {
+		if ok, _ := path.Match(route.pattern, task); ok {
 			return route
 		}
 	}
 	return nil
 }
 
-// address fills in where the message goes. What the call says wins over the
-// route, and the route over the default queue.
+// route lays the options of a call over those of its task's route. A call that
+// names a queue or an exchange is routed already.
+func (r *router) route(task string, o *options) {
+	if len(r.exact)+len(r.globs) == 0 || or(o.queue, "") != "" || or(o.exchange, "") != "" {
+		return
+	}
+	if route := r.match(task); route != nil {
+		given := *o
+		*o = route.opts
+		o.merge(&given)
+	}
+}
+
+// address fills in where the message goes: where the options say, or to the
+// default queue.
 func (r *router) address(m *protocol.Message, o *options) error {
 	queue, exchange, key := or(o.queue, ""), or(o.exchange, ""), or(o.routingKey, "")
 	priority, mode := o.priority, o.deliveryMode
-	if queue == "" && exchange == "" {
-		if route := r.match(m.Headers.Task); route != nil {
-			queue, exchange = route.Queue, route.Exchange
-			if key == "" {
-				key = route.RoutingKey
-			}
-			if priority == nil {
-				priority = route.Priority
-			}
-		}
-	}
 	if priority == nil {
 		priority = r.conf.TaskDefaultPriority
 	}

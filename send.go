@@ -54,6 +54,12 @@ type call struct {
 	args    json.RawMessage
 	kwargs  json.RawMessage
 	ignored bool
+
+	// Of a call that follows a run.
+	embed          protocol.Embed
+	groupIndex     *int
+	stamps         map[string]json.RawMessage
+	stampedHeaders []string
 }
 
 // Send calls a task by name, registered here or not. The arguments of a task
@@ -103,7 +109,7 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 		return "", fmt.Errorf("publish task %q: %w", c.name, err)
 	}
 	a.afterPublish(ctx, c.name, m)
-	if r := RequestFrom(ctx); r != nil && or(o.addToParent, true) && (r.def == nil || r.def.set.Trail) {
+	if r := runFrom(ctx); r != nil && or(o.addToParent, true) && (r.def == nil || r.def.set.Trail) {
 		r.addChild(m.Headers.ID)
 	}
 	return m.Headers.ID, nil
@@ -139,6 +145,7 @@ func (a *App) policy(o *options) backoff.Policy {
 // message builds the message of a call.
 func (a *App) message(ctx context.Context, c *call, o *options) (*protocol.Message, error) {
 	now := time.Now()
+	a.router.route(c.name, o)
 	id := or(o.taskID, "")
 	if id == "" {
 		id = a.rand.uuid()
@@ -147,10 +154,12 @@ func (a *App) message(ctx context.Context, c *call, o *options) (*protocol.Messa
 		Lang: "go", Task: c.name, ID: id, RootID: id, Origin: a.origin,
 		Shadow:       or(o.shadow, ""),
 		IgnoreResult: or(o.ignoreResult, a.conf.TaskIgnoreResult),
-		Group:        or(o.groupID, ""),
+		Group:        or(o.groupID, ""), GroupIndex: c.groupIndex,
+		Retries: max(or(o.retries, 0), 0),
+		Stamps:  c.stamps, StampedHeaders: c.stampedHeaders,
 	}
 	c.ignored = h.IgnoreResult
-	if r := RequestFrom(ctx); r != nil && r.ID != "" {
+	if r := runFrom(ctx); r != nil && r.ID != "" {
 		h.RootID, h.ParentID = r.RootID, r.ID
 		if h.RootID == "" {
 			h.RootID = r.ID
@@ -180,27 +189,17 @@ func (a *App) message(ctx context.Context, c *call, o *options) (*protocol.Messa
 		m.NotBefore = *o.eta
 	}
 	if !m.NotBefore.IsZero() {
-		h.ETA = protocol.FormatTime(m.NotBefore.UTC())
+		h.ETA = a.wireTime(m.NotBefore)
 	}
-	switch {
-	case o.expires != nil:
-		m.ExpiresAt = now.Add(*o.expires)
-	case o.expiresAt != nil:
-		m.ExpiresAt = *o.expiresAt
-	}
-	if !m.ExpiresAt.IsZero() {
-		h.Expires = protocol.FormatTime(m.ExpiresAt.UTC())
-		m.Properties.HasExpiration = true
-		m.Properties.Expiration = max(m.ExpiresAt.Sub(now), 0)
-	}
-	body := protocol.Body{Args: c.args, Kwargs: c.kwargs}
-	if body.Embed.Callbacks, err = a.signatures(o.links); err != nil {
+	body := protocol.Body{Args: c.args, Kwargs: c.kwargs, Embed: c.embed}
+	if body.Embed.Callbacks, err = a.signatures(body.Embed.Callbacks, o.links); err != nil {
 		return nil, fmt.Errorf("link: %w", err)
 	}
-	if body.Embed.Errbacks, err = a.signatures(o.linkErrors); err != nil {
+	if body.Embed.Errbacks, err = a.signatures(body.Embed.Errbacks, o.linkErrors); err != nil {
 		return nil, fmt.Errorf("link_error: %w", err)
 	}
 	m.Headers = h
+	a.setExpiry(m, o.expiry(now), now)
 	if err := a.encodeBody(m, &body, o); err != nil {
 		return nil, err
 	}
@@ -211,6 +210,37 @@ func (a *App) message(ctx context.Context, c *call, o *options) (*protocol.Messa
 		return nil, err
 	}
 	return m, nil
+}
+
+// expiry is the moment that the options name; zero is none.
+func (o *options) expiry(now time.Time) time.Time {
+	switch {
+	case o.expires != nil && *o.expires != NoLimit:
+		return now.Add(*o.expires)
+	case o.expiresAt != nil:
+		return *o.expiresAt
+	}
+	return time.Time{}
+}
+
+// setExpiry writes an expiry as Celery does: a header for the worker, and the
+// time left for the broker, 0 for what has expired already.
+func (a *App) setExpiry(m *protocol.Message, at, now time.Time) {
+	if at.IsZero() {
+		return
+	}
+	m.ExpiresAt = at
+	m.Headers.Expires = a.wireTime(at)
+	m.Properties.HasExpiration, m.Properties.Expiration = true, max(at.Sub(now), 0)
+}
+
+// wireTime writes a time for a header: in UTC, or in the App's zone if
+// enable_utc is off.
+func (a *App) wireTime(t time.Time) string {
+	if a.conf.EnableUTC {
+		return protocol.FormatTime(t.UTC())
+	}
+	return protocol.FormatTime(t.In(a.conf.Location))
 }
 
 // encodeBody writes the body as the options ask, protocol 2 or 1.
@@ -242,11 +272,12 @@ func (a *App) encodeBody(m *protocol.Message, body *protocol.Body, o *options) e
 	return nil
 }
 
-func (a *App) signatures(links []Linkable) ([]protocol.Signature, error) {
+// signatures adds links to those that a signature brought.
+func (a *App) signatures(have []protocol.Signature, links []Linkable) ([]protocol.Signature, error) {
 	if len(links) == 0 {
-		return nil, nil
+		return have, nil
 	}
-	out := make([]protocol.Signature, 0, len(links))
+	out := append(make([]protocol.Signature, 0, len(have)+len(links)), have...)
 	for _, l := range links {
 		s, err := l.signature(a)
 		if err != nil {
@@ -274,18 +305,19 @@ func (a *App) afterPublish(ctx context.Context, task string, m *protocol.Message
 
 const (
 	policyKey  ctxKey = iota + 100
-	collectKey        // *[]*protocol.Message: interceptors run, the message is kept
+	collectKey        // *Effects: interceptors run, the message is kept
 )
 
 // publishNow is the end of the publish chain: it sends, or, where a run's
 // effects are being built, keeps the message for the finisher.
 func (a *App) publishNow(ctx context.Context, m *protocol.Message) error {
-	if kept, ok := ctx.Value(collectKey).(*[]*protocol.Message); ok {
-		*kept = append(*kept, m)
+	wire := a.onWire(m)
+	if e, ok := ctx.Value(collectKey).(*Effects); ok {
+		e.full, e.Publish = append(e.full, m), append(e.Publish, wire)
 		return nil
 	}
 	policy, _ := ctx.Value(policyKey).(backoff.Policy)
-	err := policy.Do(ctx, broker.Retryable, func(ctx context.Context) error { return a.PublishMessages(ctx, m) })
+	err := policy.Do(ctx, broker.Retryable, func(ctx context.Context) error { return a.PublishMessages(ctx, wire) })
 	if err != nil && errors.Is(err, context.DeadlineExceeded) {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = fmt.Errorf("%w (%w)", cause, err)
@@ -294,18 +326,27 @@ func (a *App) publishNow(ctx context.Context, m *protocol.Message) error {
 	return err
 }
 
+// onWire is the message as it is sent. Version 1 has everything in its body:
+// headers that name a task would make the receiver take it for version 2.
+func (a *App) onWire(m *protocol.Message) *protocol.Message {
+	if a.conf.TaskProtocol != 1 || m.Headers.Task == "" {
+		return m
+	}
+	w := *m
+	w.Headers = protocol.Headers{Compression: m.Headers.Compression, Extra: m.Headers.Extra}
+	return &w
+}
+
 // PublishMessages sends finished messages as they are: their queues are
 // declared if need be, and nothing is signalled or tried again. It is for
 // workers and tools; programs call tasks.
 func (a *App) PublishMessages(ctx context.Context, msgs ...*protocol.Message) error {
+	if err := a.DeclareFor(ctx, msgs...); err != nil {
+		return err
+	}
 	conn, err := a.Broker(ctx)
 	if err != nil {
 		return err
-	}
-	for _, m := range msgs {
-		if err := a.declare(ctx, conn, m.Queue); err != nil {
-			return err
-		}
 	}
 	err = conn.Publish(ctx, msgs...)
 	var batch *broker.BatchError
@@ -313,6 +354,27 @@ func (a *App) PublishMessages(ctx context.Context, msgs ...*protocol.Message) er
 		return batch.Errs[0]
 	}
 	return err
+}
+
+// DeclareFor makes the queues exist that messages are addressed to, each once in
+// the App's life. It is for workers, which may publish inside a settlement.
+func (a *App) DeclareFor(ctx context.Context, msgs ...*protocol.Message) error {
+	for _, m := range msgs {
+		if m.Queue == "" {
+			continue
+		}
+		if _, done := a.declared.Load(m.Queue); done {
+			continue
+		}
+		conn, err := a.Broker(ctx)
+		if err != nil {
+			return err
+		}
+		if err := a.declare(ctx, conn, m.Queue); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *App) declare(ctx context.Context, conn broker.Conn, name string) error {

@@ -100,6 +100,7 @@ func (o *options) merge(over *options) {
 	set(&o.groupID, over.groupID)
 	set(&o.replyTo, over.replyTo)
 	set(&o.addToParent, over.addToParent)
+	set(&o.retries, over.retries)
 	o.links = append(o.links[:len(o.links):len(o.links)], over.links...)
 	o.linkErrors = append(o.linkErrors[:len(o.linkErrors):len(o.linkErrors)], over.linkErrors...)
 	set(&o.publishRetry, over.publishRetry)

@@ -27,15 +27,10 @@ func (o *options) wire(app *App) (map[string]json.RawMessage, error) {
 		w[name] = text
 		return nil
 	}
-	id := or(o.taskID, "")
-	if id == "" {
-		id = app.rand.uuid()
-	}
 	var errs []error
 	add := func(name string, v any) { errs = append(errs, put(name, v)) }
-	add("task_id", id)
 	for name, p := range map[string]*string{
-		"queue": o.queue, "exchange": o.exchange, "routing_key": o.routingKey, "serializer": o.serializer,
+		"task_id": o.taskID, "queue": o.queue, "exchange": o.exchange, "routing_key": o.routingKey, "serializer": o.serializer,
 		"compression": o.compression, "shadow": o.shadow, "reply_to": o.replyTo, "root_id": o.rootID, "parent_id": o.parentID,
 		"argsrepr": o.argsRepr, "kwargsrepr": o.kwargsRepr, "group_id": o.groupID,
 	} {
@@ -43,7 +38,7 @@ func (o *options) wire(app *App) (map[string]json.RawMessage, error) {
 			add(name, *p)
 		}
 	}
-	for name, p := range map[string]*int{"priority": o.priority, "delivery_mode": o.deliveryMode} {
+	for name, p := range map[string]*int{"priority": o.priority, "delivery_mode": o.deliveryMode, "retries": o.retries} {
 		if p != nil {
 			add(name, *p)
 		}
@@ -55,18 +50,20 @@ func (o *options) wire(app *App) (map[string]json.RawMessage, error) {
 	}
 	for name, p := range map[string]*time.Time{"eta": o.eta, "expires": o.expiresAt} {
 		if p != nil {
-			add(name, protocol.FormatTime(p.UTC()))
+			add(name, app.wireTime(*p))
 		}
 	}
-	if o.ignoreResult != nil {
-		add("ignore_result", *o.ignoreResult)
+	for name, p := range map[string]*bool{"ignore_result": o.ignoreResult, "add_to_parent": o.addToParent, "mandatory": o.mandatory} {
+		if p != nil {
+			add(name, *p)
+		}
 	}
 	if len(o.headers) > 0 {
 		add("headers", o.headers)
 	}
 	for name, links := range map[string][]Linkable{"link": o.links, "link_error": o.linkErrors} {
 		if len(links) > 0 {
-			sigs, err := app.signatures(links)
+			sigs, err := app.signatures(nil, links)
 			errs = append(errs, err)
 			add(name, sigs)
 		}
@@ -127,8 +124,14 @@ func (o *options) setWire(name string, raw json.RawMessage, x *wireExtra) error 
 		return json.Unmarshal(raw, &o.priority)
 	case "delivery_mode":
 		return json.Unmarshal(raw, &o.deliveryMode)
+	case "retries":
+		return json.Unmarshal(raw, &o.retries)
 	case "ignore_result":
 		return json.Unmarshal(raw, &o.ignoreResult)
+	case "add_to_parent":
+		return json.Unmarshal(raw, &o.addToParent)
+	case "mandatory":
+		return json.Unmarshal(raw, &o.mandatory)
 	case "countdown":
 		return wireSeconds(raw, &o.countdown)
 	case "time_limit":

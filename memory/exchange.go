@@ -114,9 +114,8 @@ func (s *Store) encode(m *broker.Message) (encoded, error) {
 		return encoded{}, fmt.Errorf("message %s has a body of %d bytes, the memory broker takes %d: send a reference to the data or raise WithMaxBody: %w",
 			m.Headers.ID, len(m.Body), s.maxBody, broker.ErrTooLarge)
 	}
-	headers := m.Headers.AppendJSON(nil)
 	it := item{
-		headers:    headers,
+		headers:    m.Headers.AppendJSON(nil),
 		props:      cloneProperties(m.Properties),
 		body:       bytes.Clone(m.Body),
 		exchange:   m.Exchange,

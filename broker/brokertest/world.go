@@ -282,13 +282,3 @@ func decode(raw []byte, v any) error {
 	d.UseNumber()
 	return d.Decode(v)
 }
-
-// headersOf encodes headers as a driver does.
-func headersOf(w *world, h any) []byte {
-	if a, ok := h.(interface{ AppendJSON([]byte) []byte }); ok {
-		return a.AppendJSON(nil)
-	}
-	raw, err := json.Marshal(h)
-	w.must(err)
-	return raw
-}

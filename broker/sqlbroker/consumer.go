@@ -110,6 +110,11 @@ func (cs *Consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, er
 	ear := cs.conn.db.Ear(sqlstore.BellWork)
 	defer ear.Close()
 	for idle := 0; ; idle++ {
+		select {
+		case <-cs.done:
+			return nil, cs.errClosed()
+		default:
+		}
 		ear.Listen()
 		queues, changed := cs.asked()
 		now, next := false, int64(0)
@@ -182,7 +187,7 @@ func (cs *Consumer) take(ctx context.Context, limit int) ([]broker.Delivery, err
 	var worker int64
 	var rows []sqlstore.Delivery
 	var losses []int
-	err := cs.conn.db.Update(ctx, func(tx *sqlstore.Tx) (err error) {
+	err := cs.conn.db.UpdateLazily(ctx, func(tx *sqlstore.Tx) (err error) {
 		worker, rows, losses = known, nil, nil
 		if worker != 0 && start.Sub(renewed) > cs.RenewEvery() {
 			if err := tx.Renew(worker, cs.lease); err != nil && !errors.Is(err, sqlstore.ErrLeaseLost) {
@@ -295,7 +300,7 @@ func (cs *Consumer) Close() error {
 		return nil
 	}
 	// The wait is bounded by the lock timeout; a failure leaves the claims to the lease.
-	err := cs.conn.db.Update(context.Background(), func(tx *sqlstore.Tx) error { return tx.Unregister(worker) })
+	err := cs.conn.db.UpdateLazily(context.Background(), func(tx *sqlstore.Tx) error { return tx.Unregister(worker) })
 	if err != nil && !errors.Is(err, sqlstore.ErrClosed) {
 		return fmt.Errorf("hand back the claims of %s: %w", cs.name, fault(err))
 	}

@@ -36,7 +36,7 @@ func (c *Conn) Broadcast(ctx context.Context, exchange string, msgs ...*broker.M
 			rows[i].Keep = max(m.Properties.Expiration, 1)
 		}
 	}
-	return fault(c.db.Update(ctx, func(tx *sqlstore.Tx) error { return tx.Broadcast(exchange, rows) }))
+	return fault(c.db.UpdateLazily(ctx, func(tx *sqlstore.Tx) error { return tx.Broadcast(exchange, rows) }))
 }
 
 // Listen starts to receive what is broadcast from now on.
@@ -46,7 +46,8 @@ func (c *Conn) Listen(ctx context.Context, exchange, pattern string) (broker.Lis
 	}
 	l := &listener{conn: c, exchange: exchange, pattern: pattern, done: make(chan struct{}), turn: make(chan struct{}, 1)}
 	err := c.db.View(ctx, func(tx *sqlstore.Tx) (err error) {
-		l.last, err = tx.LastBroadcast(exchange)
+		last, err := tx.LastBroadcast(exchange)
+		l.last.Store(last)
 		return err
 	})
 	if err != nil {
@@ -64,8 +65,8 @@ type listener struct {
 	done              chan struct{}
 	turn              chan struct{} // holds one token: whose Next it is
 
-	last int64 // with the turn
-	buf  []sqlstore.Broadcast
+	last atomic.Int64         // the number read up to; written with the turn
+	buf  []sqlstore.Broadcast // with the turn
 }
 
 // Next waits for the next message that the pattern matches.
@@ -97,12 +98,14 @@ func (l *listener) Next(ctx context.Context) (broker.Delivery, error) {
 		ear.Listen()
 		read := 0
 		err := l.conn.db.View(ctx, func(tx *sqlstore.Tx) error {
-			rows, last, missed, err := tx.Broadcasts(l.exchange, l.last, fanoutBatch)
+			after := l.last.Load()
+			rows, last, missed, err := tx.Broadcasts(l.exchange, after, fanoutBatch)
 			if err != nil {
 				return err
 			}
-			l.buf, read, l.last = rows, int(last-l.last), last
+			l.buf, read = rows, int(last-after)
 			l.missed.Add(missed)
+			l.last.Store(last)
 			return nil
 		})
 		if err != nil {
@@ -117,8 +120,20 @@ func (l *listener) Next(ctx context.Context) (broker.Delivery, error) {
 	}
 }
 
-// Missed counts the messages of the exchange that were deleted unread.
-func (l *listener) Missed() int64 { return l.missed.Load() }
+// Missed counts the messages of the exchange that were deleted unread, those
+// included that Next has not come to yet.
+func (l *listener) Missed() int64 {
+	var ahead int64
+	missed := l.missed.Load()
+	err := l.conn.db.View(context.Background(), func(tx *sqlstore.Tx) (err error) {
+		ahead, err = tx.BroadcastsGone(l.exchange, l.last.Load())
+		return err
+	})
+	if err != nil {
+		return missed // what cannot be asked now is counted by Next
+	}
+	return missed + ahead
+}
 
 func (l *listener) Close() error {
 	l.once.Do(func() { close(l.done) })

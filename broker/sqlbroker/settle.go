@@ -196,7 +196,7 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 	if closed || worker == 0 {
 		return held, nil
 	}
-	err = cs.conn.db.Update(ctx, func(tx *sqlstore.Tx) error { return tx.Renew(worker, cs.lease) })
+	err = cs.conn.db.UpdateLazily(ctx, func(tx *sqlstore.Tx) error { return tx.Renew(worker, cs.lease) })
 	if err != nil && !errors.Is(err, sqlstore.ErrLeaseLost) && !errors.Is(err, sqlstore.ErrClosed) {
 		return nil, fault(err)
 	}

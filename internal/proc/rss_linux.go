@@ -7,8 +7,14 @@ import (
 )
 
 // RSS returns the resident memory of this process in KiB, 0 if it is not known.
-func RSS() int {
-	data, err := os.ReadFile("/proc/self/statm")
+func RSS() int { return statm("self") }
+
+// RSSOf returns the resident memory of another process in KiB, 0 if it is not
+// known.
+func RSSOf(pid int) int { return statm(strconv.Itoa(pid)) }
+
+func statm(process string) int {
+	data, err := os.ReadFile("/proc/" + process + "/statm")
 	if err != nil {
 		return 0
 	}

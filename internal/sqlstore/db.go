@@ -88,6 +88,11 @@ type core struct {
 	quit  chan struct{}
 	done  chan struct{} // closed when the committer has returned
 
+	syncs    chan []*op    // to the syncing goroutine; nil: nobody waits for the disk
+	synced   chan struct{} // closed when that has returned
+	syncing  atomic.Int64  // transactions that wait for the disk
+	syncDone chan struct{} // a token after each sync
+
 	stateMu sync.RWMutex // guards closed against the start of operations
 	closed  bool
 	pending sync.WaitGroup
@@ -102,6 +107,7 @@ type core struct {
 
 	fileMu  sync.Mutex
 	file    os.FileInfo // the file that the connections have open
+	log     *os.File    // its write-ahead log, to be synced
 	fileGen atomic.Int64
 	looked  atomic.Int64 // when readers last compared, in nanoseconds
 
@@ -134,19 +140,23 @@ func newCore(cfg Config) (*core, error) {
 	}
 	dir := sideDir(cfg.Path)
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, errors.Join(fmt.Errorf("sqlite %s: the directory for its lock files: %w: make %s writable", cfg.Path, err, filepath.Dir(cfg.Path)), c.writer.close())
+		return nil, errors.Join(fmt.Errorf("sqlite %s: the directory for its lock files: %w: make %s writable", cfg.Path, err, filepath.Dir(cfg.Path)), c.closeWriter())
 	}
 	sweepLocks(dir)
 	lock, err := newLockFile(dir)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("sqlite %s: %w", cfg.Path, err), c.writer.close())
+		return nil, errors.Join(fmt.Errorf("sqlite %s: %w", cfg.Path, err), c.closeWriter())
 	}
 	c.lock = lock
 	if c.bells, err = newBells(c, dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("sqlite %s: %w", cfg.Path, err), lock.close(), c.writer.close())
+		return nil, errors.Join(fmt.Errorf("sqlite %s: %w", cfg.Path, err), lock.close(), c.closeWriter())
 	}
 	for range numReaders {
 		c.readers <- &reader{}
+	}
+	if cfg.Synchronous == "full" {
+		c.syncs, c.synced, c.syncDone = make(chan []*op, 4), make(chan struct{}), make(chan struct{}, 1)
+		go c.sync()
 	}
 	go c.run()
 	return c, nil
@@ -180,7 +190,7 @@ func (c *core) openWriter() error {
 			return fmt.Errorf("sqlite %s: journal mode is %q and cannot be WAL here: put the file on a local disk", c.cfg.Path, text(mode))
 		}
 		pragmas := "PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8000;" +
-			"PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 67108864; PRAGMA synchronous = " + c.cfg.Synchronous
+			"PRAGMA wal_autocheckpoint = 2000; PRAGMA journal_size_limit = 67108864; PRAGMA synchronous = NORMAL" // see sync
 		if c.cfg.MaxPages > 0 {
 			pragmas += fmt.Sprintf("; PRAGMA max_page_count = %d", c.cfg.MaxPages)
 		}
@@ -196,13 +206,28 @@ func (c *core) openWriter() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("sqlite %s: %w", c.cfg.Path, err), w.close())
 	}
+	log, err := os.OpenFile(c.cfg.Path+"-wal", os.O_RDWR, 0)
+	if err != nil {
+		return errors.Join(fmt.Errorf("sqlite %s: its log: %w", c.cfg.Path, err), w.close())
+	}
 	c.fileMu.Lock()
-	c.file = info
+	c.file, c.log = info, log
 	c.fileMu.Unlock()
 	c.fileGen.Add(1)
 	c.writer = w
 	c.tx = Tx{conn: w, core: c, queues: map[string]int64{}}
 	return nil
+}
+
+func (c *core) closeWriter() error {
+	if c.writer == nil {
+		return nil
+	}
+	c.fileMu.Lock()
+	defer c.fileMu.Unlock()
+	err := errors.Join(c.log.Close(), c.writer.close())
+	c.writer, c.log = nil, nil
+	return err
 }
 
 // patiently repeats do while the file is locked, up to the lock timeout.
@@ -303,9 +328,7 @@ func (c *core) stop() error {
 			errs = append(errs, r.c.close())
 		}
 	}
-	if c.writer != nil {
-		errs = append(errs, c.writer.close())
-	}
+	errs = append(errs, c.closeWriter())
 	return errors.Join(errs...)
 }
 

@@ -82,6 +82,7 @@ const (
 	stFanoutNumber
 	stFanoutCount
 	stFanoutNext
+	stFanoutOldest
 	stFanoutExpire
 	stFanoutTrim
 
@@ -189,6 +190,7 @@ var sqliteDialect = &dialect{
 	stFanoutNumber: `INSERT INTO lovage_counter (name, n) VALUES ('fanout ' || ?, ?) ON CONFLICT (name) DO UPDATE SET n = lovage_counter.n + excluded.n RETURNING n`,
 	stFanoutCount:  `SELECT n FROM lovage_counter WHERE name = 'fanout ' || ?`,
 	stFanoutNext:   `SELECT n, expires, headers, envelope, body FROM lovage_fanout WHERE exchange = ? AND n > ? ORDER BY n LIMIT ?`,
+	stFanoutOldest: `SELECT n FROM lovage_fanout WHERE exchange = ? AND n > ? ORDER BY n LIMIT 1`,
 	stFanoutExpire: `DELETE FROM lovage_fanout WHERE (exchange, n) IN (SELECT exchange, n FROM lovage_fanout WHERE expires <= ? LIMIT ?)`,
 	stFanoutTrim:   `DELETE FROM lovage_fanout WHERE exchange = ? AND n <= ?`,
 }

@@ -68,3 +68,19 @@ func (tx *Tx) Broadcasts(exchange string, after int64, limit int) (out []Broadca
 	}, exchange, after, int64(limit))
 	return out, last, missed, err
 }
+
+// BroadcastsGone counts the messages after a number that are deleted, up to the
+// oldest that is left.
+func (tx *Tx) BroadcastsGone(exchange string, after int64) (int64, error) {
+	oldest, ok, err := tx.number(stFanoutOldest, exchange, after)
+	if err != nil {
+		return 0, err
+	}
+	if !ok {
+		if oldest, err = tx.LastBroadcast(exchange); err != nil {
+			return 0, err
+		}
+		oldest++
+	}
+	return max(oldest-after-1, 0), nil
+}

@@ -29,7 +29,7 @@ func (c *core) LookAfter(ctx context.Context) error {
 		return err
 	}
 	var taken []Gone
-	err = c.Update(ctx, func(tx *Tx) error {
+	err = c.UpdateLazily(ctx, func(tx *Tx) error {
 		taken = taken[:0]
 		for _, w := range suspects {
 			ok, err := tx.TakeOver(&w)
@@ -46,6 +46,9 @@ func (c *core) LookAfter(ctx context.Context) error {
 		return err
 	}
 	for _, w := range taken {
+		if w.claims == 0 {
+			continue // an idle consumer does not renew; its next claim makes a new row
+		}
 		c.cfg.Logger.Warn("took over the messages of a lost worker", "worker", w.Name, "reason", w.Reason, "claims", w.claims, "store", c.cfg.Path)
 	}
 	return nil

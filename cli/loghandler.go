@@ -1,0 +1,228 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/internal/term"
+)
+
+// Celery's formats, the second for lines that a running task logs.
+const (
+	celeryFormat     = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
+	celeryTaskFormat = "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"
+)
+
+type handlerConfig struct {
+	level      slog.Level
+	format     string // Celery's notation; "" is Celery's default
+	taskFormat string
+	paint      func(string, ...term.Style) string // nil: no colours
+}
+
+// handler is a slog.Handler that writes Celery's log lines. Attributes that the
+// message does not already tell follow it as name=value. It is safe for
+// concurrent use: one line is one write.
+type handler struct {
+	cfg    handlerConfig
+	plain  []piece
+	task   []piece
+	prefix string // of groups
+	attrs  []slog.Attr
+
+	mu *sync.Mutex // guards w, shared by derived handlers
+	w  io.Writer
+}
+
+var _ slog.Handler = (*handler)(nil)
+
+func newHandler(w io.Writer, cfg handlerConfig) *handler {
+	if cfg.format == "" {
+		cfg.format = celeryFormat
+	}
+	if cfg.taskFormat == "" {
+		cfg.taskFormat = celeryTaskFormat
+	}
+	return &handler{cfg: cfg, plain: parseFormat(cfg.format), task: parseFormat(cfg.taskFormat), mu: new(sync.Mutex), w: w}
+}
+
+// Enabled reports whether the level is logged.
+func (h *handler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.cfg.level }
+
+// Handle writes one record. What a run logs with its context gets the task's
+// name and id, unless the message has the id.
+func (h *handler) Handle(ctx context.Context, r slog.Record) error {
+	line := lineData{record: &r}
+	pieces := h.plain
+	if req := lovage.RequestFrom(ctx); req != nil && !strings.Contains(r.Message, req.ID) {
+		line.task, line.id = req.Task, req.ID
+		pieces = h.task
+	}
+	line.message = h.message(&r)
+	var b strings.Builder
+	for _, p := range pieces {
+		p(&b, &line)
+	}
+	text := b.String()
+	if h.cfg.paint != nil {
+		text = h.cfg.paint(text, levelStyle(r.Level)...)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := io.WriteString(h.w, text+"\n")
+	return err
+}
+
+// WithAttrs returns a handler whose records have the attributes.
+func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	c := *h
+	c.attrs = slices.Clip(c.attrs)
+	for _, a := range attrs {
+		a.Key = h.prefix + a.Key
+		c.attrs = append(c.attrs, a)
+	}
+	return &c
+}
+
+// WithGroup returns a handler that puts a name before the attributes' names.
+func (h *handler) WithGroup(name string) slog.Handler {
+	if name == "" {
+		return h
+	}
+	c := *h
+	c.prefix += name + "."
+	return &c
+}
+
+// message is the text with its attributes.
+func (h *handler) message(r *slog.Record) string {
+	var b strings.Builder
+	b.WriteString(r.Message)
+	for _, a := range h.attrs {
+		appendAttr(&b, r.Message, "", a)
+	}
+	r.Attrs(func(a slog.Attr) bool {
+		appendAttr(&b, r.Message, h.prefix, a)
+		return true
+	})
+	return b.String()
+}
+
+func appendAttr(b *strings.Builder, message, prefix string, a slog.Attr) {
+	v := a.Value.Resolve()
+	if a.Equal(slog.Attr{}) {
+		return
+	}
+	if v.Kind() == slog.KindGroup {
+		if a.Key != "" {
+			prefix += a.Key + "."
+		}
+		for _, inner := range v.Group() {
+			appendAttr(b, message, prefix, inner)
+		}
+		return
+	}
+	text := v.String()
+	if text == "" || told(message, text) {
+		return
+	}
+	if a.Key == "traceback" || a.Key == "stack" { // as Celery: on lines of its own
+		b.WriteString("\n" + strings.TrimRight(text, "\n"))
+		return
+	}
+	if strings.ContainsAny(text, " \t\r\n\"=") {
+		text = strconv.Quote(text)
+	}
+	b.WriteString(" " + prefix + a.Key + "=" + text)
+}
+
+// told reports whether a message has a value as a word of its own.
+func told(message, value string) bool {
+	i := strings.Index(message, value)
+	if i < 0 {
+		return false
+	}
+	word := func(c byte) bool {
+		return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+	}
+	end := i + len(value)
+	return (i == 0 || !word(message[i-1]) || !word(value[0])) && (end == len(message) || !word(message[end]) || !word(value[len(value)-1]))
+}
+
+// lineData is what the pieces of a format are filled from.
+type lineData struct {
+	record   *slog.Record
+	message  string
+	task, id string
+}
+
+type piece func(*strings.Builder, *lineData)
+
+// fields are the names of Python's log records that make sense here.
+var fields = map[string]func(*lineData) string{
+	"asctime": func(l *lineData) string {
+		t := l.record.Time
+		if t.IsZero() {
+			t = time.Now()
+		}
+		return strings.Replace(t.Format("2006-01-02 15:04:05.000"), ".", ",", 1)
+	},
+	"levelname":   func(l *lineData) string { return levelName(l.record.Level) },
+	"message":     func(l *lineData) string { return l.message },
+	"process":     func(*lineData) string { return strconv.Itoa(proc.PID()) },
+	"processName": func(*lineData) string { return "MainProcess" },
+	"threadName":  func(*lineData) string { return "MainThread" },
+	"name":        func(*lineData) string { return "lovage" },
+	"task_name":   func(l *lineData) string { return orUnknown(l.task) },
+	"task_id":     func(l *lineData) string { return orUnknown(l.id) },
+}
+
+// orUnknown is what Celery's formatter shows outside of tasks.
+func orUnknown(text string) string {
+	if text == "" {
+		return "???"
+	}
+	return text
+}
+
+// parseFormat compiles Python's %-notation; names it does not know stay as they
+// are written.
+func parseFormat(format string) (pieces []piece) {
+	literal := func(text string) {
+		if text != "" {
+			pieces = append(pieces, func(b *strings.Builder, _ *lineData) { b.WriteString(text) })
+		}
+	}
+	for {
+		before, rest, ok := strings.Cut(format, "%")
+		literal(before)
+		if !ok {
+			return pieces
+		}
+		if after, percent := strings.CutPrefix(rest, "%"); percent {
+			literal("%")
+			format = after
+			continue
+		}
+		name, after, closed := strings.Cut(strings.TrimPrefix(rest, "("), ")")
+		fill := fields[name]
+		end := strings.IndexAny(after, "sdf")
+		if !closed || fill == nil || end < 0 || strings.Trim(after[:end], "-0123456789.") != "" {
+			literal("%")
+			format = rest
+			continue
+		}
+		layout := "%" + strings.TrimLeft(after[:end], "0") + "s"
+		pieces = append(pieces, func(b *strings.Builder, l *lineData) { fmt.Fprintf(b, layout, fill(l)) })
+		format = after[end+1:]
+	}
+}

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lovage-go/lovage/broker"
+)
+
+func (s *session) queuesCommand() *cobra.Command {
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:   "queues [NAME]...",
+		Short: "Count the messages of the queues.",
+		Long: "Count the messages of the queues that the broker has, or of those named: ready to be taken, claimed by workers, " +
+			"waiting for their time, and dead.",
+		RunE: func(cmd *cobra.Command, names []string) error { return s.queues(cmd.Context(), names, asJSON) },
+	}
+	group{cmd.Flags(), "Output Options"}.json(&asJSON)
+	return cmd
+}
+
+func (s *session) queues(ctx context.Context, names []string, asJSON bool) error {
+	l, err := ability[broker.Lengther](ctx, s, "does not count its queues")
+	if err != nil {
+		return err
+	}
+	lengths, err := l.Lengths(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("count the queues: %w", err)
+	}
+	if asJSON {
+		type length struct {
+			Ready   int `json:"ready"`
+			Claimed int `json:"claimed"`
+			Delayed int `json:"delayed"`
+			Dead    int `json:"dead"`
+		}
+		out := make(map[string]length, len(lengths))
+		for name, n := range lengths {
+			out[name] = length(n)
+		}
+		return s.printJSON(out)
+	}
+	if len(lengths) == 0 {
+		s.note("the broker has no queues yet: the first call makes one")
+		return nil
+	}
+	rows := [][]string{{"QUEUE", ">READY", ">CLAIMED", ">DELAYED", ">DEAD"}}
+	for _, name := range slices.Sorted(maps.Keys(lengths)) {
+		n := lengths[name]
+		rows = append(rows, []string{oneLine(name), strconv.Itoa(n.Ready), strconv.Itoa(n.Claimed), strconv.Itoa(n.Delayed), strconv.Itoa(n.Dead)})
+	}
+	return s.table(rows)
+}

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+)
+
+func (s *session) reportCommand() *cobra.Command {
+	var all, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "Shows information useful to include in bug-reports.",
+		Long:  "Shows information useful to include in bug-reports: versions, platform, and the settings that are set, with their source. Secrets are masked.",
+		Args:  noArgs,
+		RunE:  func(*cobra.Command, []string) error { return s.printReport(all, asJSON) },
+	}
+	g := group{cmd.Flags(), "Report Options"}
+	g.flag(&all, "all", "", "Show every setting, with its default.")
+	g.json(&asJSON)
+	return cmd
+}
+
+// printReport opens nothing: it works where a broker does not.
+func (s *session) printReport(all, asJSON bool) error {
+	conf := s.app.Config()
+	rows := conf.Table(all)
+	transport, results := "not set", "disabled"
+	if conf.BrokerURL != "" {
+		transport = broker.Redact(conf.BrokerURL)
+	} else if conf.BrokerWriteURL != "" {
+		transport = broker.Redact(conf.BrokerWriteURL)
+	}
+	if conf.ResultBackend != "" {
+		results = broker.Redact(conf.ResultBackend)
+	}
+	if asJSON {
+		type setting struct {
+			Name   string `json:"name"`
+			Value  any    `json:"value"`
+			Source string `json:"source"`
+		}
+		list := []setting{}
+		for _, r := range rows {
+			if r.Field != "" {
+				list = append(list, setting{r.Name, r.Value, r.Source})
+			}
+		}
+		return s.printJSON(map[string]any{
+			"lovage": Version, "revision": revision(), "go": runtime.Version(), "system": runtime.GOOS, "arch": runtime.GOARCH,
+			"cpus": runtime.NumCPU(), "app": s.app.Name(), "tasks": s.app.TaskNames(),
+			"transport": transport, "results": results, "settings": list,
+		})
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nsoftware -> lovage:%s go:%s\n", Version, strings.TrimPrefix(runtime.Version(), "go"))
+	fmt.Fprintf(&b, "platform -> system:%s arch:%s cpus:%d\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
+	fmt.Fprintf(&b, "app      -> %s tasks:%d\n", s.app.Name(), len(s.app.TaskNames()))
+	fmt.Fprintf(&b, "settings -> transport:%s results:%s\n\n", transport, results)
+	for _, r := range rows {
+		if r.Field != "" {
+			fmt.Fprintf(&b, "%s: %s%s\n", r.Name, settingText(r), sourceText(r))
+		}
+	}
+	_, err := fmt.Fprint(s.out, b.String())
+	return err
+}
+
+func settingText(r lovage.Setting) string {
+	if text, ok := r.Value.(string); ok {
+		return text
+	}
+	if v, ok := r.Value.(fmt.Stringer); ok {
+		return v.String()
+	}
+	if text, err := json.Marshal(r.Value); err == nil {
+		return string(text)
+	}
+	return fmt.Sprint(r.Value)
+}
+
+func sourceText(r lovage.Setting) string {
+	if r.Source == "default" || r.Source == "code" {
+		return ""
+	}
+	return "  (" + r.Source + ")"
+}

@@ -1,0 +1,93 @@
+// Package ratelimit is Celery's rate limit of a task type: a token bucket of
+// capacity one, so that runs are spread evenly and never come in bursts.
+package ratelimit
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Parse reads a rate as Celery writes it: "10/s", "100/m", "1000/h", or a bare
+// number, which is per second. It returns the time between two runs; 0 is no
+// limit, which "" and "0" mean too.
+func Parse(text string) (time.Duration, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return 0, nil
+	}
+	number, unit, _ := strings.Cut(text, "/")
+	n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || n != n || n < 0 {
+		return 0, fmt.Errorf("rate limit %q: want a number and a unit, such as 10/s, 100/m or 1000/h", text)
+	}
+	per := time.Second
+	switch strings.TrimSpace(unit) {
+	case "", "s":
+	case "m":
+		per = time.Minute
+	case "h":
+		per = time.Hour
+	default:
+		return 0, fmt.Errorf("rate limit %q: the unit is s, m or h", text)
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	every := float64(per) / n
+	if every > float64(maxEvery) {
+		return maxEvery, nil
+	}
+	return max(time.Duration(every), 1), nil
+}
+
+// maxEvery bounds the time between two runs: a rate of one in a century is a
+// mistake, and must not overflow.
+const maxEvery = 365 * 24 * time.Hour
+
+// Horizon is the furthest turn that Bucket gives. What is further away comes
+// back then and asks again, so that a changed rate or a new worker is noticed.
+const Horizon = 10 * time.Minute
+
+// Bucket lets one run pass in every interval. It is safe for concurrent use.
+type Bucket struct {
+	mu    sync.Mutex // guards what follows
+	every time.Duration
+	free  time.Time // when the next token is there
+	turn  time.Time // the last turn that was given
+}
+
+// NewBucket returns a bucket with its token in it.
+func NewBucket(every time.Duration) *Bucket { return &Bucket{every: every} }
+
+// Take takes the token. If there is none it returns a time at which it is worth
+// asking again, a different one for each that asks.
+func (b *Bucket) Take(now time.Time) (at time.Time, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.every <= 0 {
+		return now, true
+	}
+	if !now.Before(b.free) {
+		b.free = now.Add(b.every)
+		return now, true
+	}
+	next := b.turn.Add(b.every)
+	if next.Before(b.free) {
+		next = b.free
+	}
+	if limit := now.Add(Horizon); next.After(limit) && limit.After(b.free) {
+		return limit, false
+	}
+	b.turn = next
+	return next, false
+}
+
+// Set changes the interval; 0 lifts the limit. Turns that were given stay.
+func (b *Bucket) Set(every time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.every, b.free, b.turn = every, time.Time{}, time.Time{}
+}

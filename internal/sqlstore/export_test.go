@@ -1,0 +1,6 @@
+//go:build linux
+
+package sqlstore
+
+// NetworkMagic is networkMagic.
+var NetworkMagic = networkMagic

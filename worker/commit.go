@@ -1,0 +1,320 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/protocol"
+)
+
+const (
+	maxBatch      = 512
+	commitTimeout = 30 * time.Second
+	firstBackoff  = 50 * time.Millisecond
+	lastBackoff   = 2 * time.Second
+)
+
+// finish is what the end of one run, or of one claim, causes.
+type finish struct {
+	job      *job
+	publish  []*protocol.Message
+	store    []*protocol.Record
+	claim    broker.Settlement
+	hasClaim bool // claim is to be settled
+
+	published, stored bool // steps done, where they are not one
+	done              chan error
+	then              func(error) // instead of done
+}
+
+func (f *finish) settle(s broker.Settlement) { f.claim, f.hasClaim = s, true }
+
+func (f *finish) bytes() (n int64) {
+	for _, m := range f.publish {
+		n += int64(len(m.Body)) + 512
+	}
+	for _, r := range f.store {
+		n += int64(len(r.Meta))
+	}
+	return n + int64(len(f.job.d.Body)+len(f.job.d.Headers))
+}
+
+// answer ends the finish.
+func (f *finish) answer(err error) {
+	if f.hasClaim && (err == nil || gone(err)) {
+		f.job.link.release(f.job)
+	}
+	if f.hasClaim && err == nil {
+		f.job.w.counted(f.claim.Action)
+	}
+	if f.then != nil {
+		f.then(err)
+		return
+	}
+	f.done <- err
+}
+
+// refusedError says that a store will never take what a run caused.
+type refusedError struct {
+	err   error
+	again bool // the task's failure was refused too
+}
+
+func (e *refusedError) Error() string { return e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }
+
+// committer keeps the finishes of one connection, many at a time: while one
+// batch is written the next one gathers, so that nobody waits for company when
+// the worker is idle, and everybody shares a commit when it is busy.
+type committer struct {
+	link *link
+	wake chan struct{}
+
+	mu     sync.Mutex // guards what follows
+	queue  []*finish
+	closed error
+}
+
+func (c *committer) put(f *finish) {
+	c.mu.Lock()
+	if err := c.closed; err != nil {
+		c.mu.Unlock()
+		f.answer(err)
+		return
+	}
+	c.queue = append(c.queue, f)
+	c.mu.Unlock()
+	ring(c.wake)
+}
+
+// run commits until the connection's context ends; what is left then is
+// answered with its cause, and stays claimed for the consumer's Close.
+func (c *committer) run() {
+	w, ctx := c.link.w, c.link.ctx
+	var kept []*finish
+	wait := firstBackoff
+	var since time.Time
+	for {
+		if len(kept) == 0 {
+			select {
+			case <-c.wake:
+				runtime.Gosched() // let runs that are about to end come along
+			case <-ctx.Done():
+				c.close(nil)
+				return
+			}
+		} else {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				c.close(kept)
+				return
+			}
+			wait = min(2*wait, lastBackoff)
+		}
+		c.mu.Lock()
+		batch := c.queue
+		c.queue = nil
+		c.mu.Unlock()
+		batch = append(kept, batch...)
+		kept = nil
+		for len(batch) > 0 {
+			n := min(len(batch), maxBatch)
+			again, err := c.commit(ctx, batch[:n])
+			batch = batch[n:]
+			if len(again) > 0 {
+				if since.IsZero() {
+					since = time.Now()
+					w.log.Error("the store does not take the ends of tasks; they are kept and tried again: "+err.Error(), "error", err)
+				}
+				kept = append(again, batch...)
+				break
+			}
+		}
+		if len(kept) == 0 && !since.IsZero() {
+			w.log.Info("the store takes the ends of tasks again", "after", time.Since(since).Round(time.Millisecond))
+			wait, since = firstBackoff, time.Time{}
+		}
+	}
+}
+
+func (c *committer) close(kept []*finish) {
+	cause := context.Cause(c.link.ctx)
+	c.mu.Lock()
+	kept = append(kept, c.queue...)
+	c.queue, c.closed = nil, fmt.Errorf("%w: %w", lovage.ErrShutdown, cause)
+	c.mu.Unlock()
+	for _, f := range kept {
+		f.answer(c.closed)
+	}
+}
+
+// commit keeps a batch and returns the finishes that must be tried again.
+func (c *committer) commit(ctx context.Context, batch []*finish) (again []*finish, err error) {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	var whole, steps []*finish
+	for _, f := range batch {
+		if f.hasClaim && c.link.atomic != nil && !f.published && !f.stored {
+			whole = append(whole, f)
+		} else {
+			steps = append(steps, f)
+		}
+	}
+	if len(whole) > 0 {
+		again, err = c.atOnce(ctx, whole)
+	}
+	if len(steps) > 0 {
+		more, e := c.inSteps(ctx, steps)
+		again = append(again, more...)
+		if e != nil {
+			err = e
+		}
+	}
+	return again, err
+}
+
+// atOnce commits each finish as a whole.
+func (c *committer) atOnce(ctx context.Context, list []*finish) (again []*finish, err error) {
+	w := c.link.w
+	var msgs []*protocol.Message
+	all := make([]broker.Finish, len(list))
+	for i, f := range list {
+		all[i] = broker.Finish{Publish: f.publish, Store: f.store, Settle: f.claim}
+		msgs = append(msgs, f.publish...)
+	}
+	err = guard(func() error {
+		if err := w.app.DeclareFor(ctx, msgs...); err != nil {
+			return err
+		}
+		return c.link.atomic.FinishAll(ctx, all...)
+	})
+	if len(list) > 1 && err != nil && !retryable(err) && !gone(err) && !partial(err) {
+		return c.oneByOne(ctx, list, c.atOnce)
+	}
+	return spread(list, err, func(f *finish) { f.answer(nil) })
+}
+
+// inSteps keeps finishes where broker and result store are two, in Celery's
+// order: follow-ups, result, settlement. Each step is done for all before the
+// next, and not done twice for a finish that comes again.
+func (c *committer) inSteps(ctx context.Context, list []*finish) (again []*finish, err error) {
+	w := c.link.w
+	todo := list
+	step := func(need func(*finish) bool, do func([]*finish) error, done func(*finish)) {
+		var with, next []*finish
+		for _, f := range todo {
+			if need(f) {
+				with = append(with, f)
+			} else {
+				next = append(next, f)
+			}
+		}
+		todo = next
+		if len(with) == 0 {
+			return
+		}
+		e := guard(func() error { return do(with) })
+		one := func(ctx context.Context, one []*finish) ([]*finish, error) {
+			return spread(one, guard(func() error { return do(one) }), func(f *finish) { done(f); todo = append(todo, f) })
+		}
+		var more []*finish
+		if len(with) > 1 && e != nil && !retryable(e) && !gone(e) && !partial(e) {
+			more, e = c.oneByOne(ctx, with, one)
+		} else {
+			more, e = spread(with, e, func(f *finish) { done(f); todo = append(todo, f) })
+		}
+		if again = append(again, more...); len(more) > 0 {
+			err = e
+		}
+	}
+	step(func(f *finish) bool { return len(f.publish) > 0 && !f.published }, func(l []*finish) error {
+		var msgs []*protocol.Message
+		for _, f := range l {
+			msgs = append(msgs, f.publish...)
+		}
+		return regroup(w.app.PublishMessages(ctx, msgs...), l)
+	}, func(f *finish) { f.published = true })
+	step(func(f *finish) bool { return len(f.store) > 0 && !f.stored }, func(l []*finish) error {
+		var recs []*protocol.Record
+		for _, f := range l {
+			recs = append(recs, f.store...)
+		}
+		return w.back.Store(ctx, recs...)
+	}, func(f *finish) { f.stored = true })
+	step(func(f *finish) bool { return f.hasClaim }, func(l []*finish) error {
+		ss := make([]broker.Settlement, len(l))
+		for i, f := range l {
+			ss[i] = f.claim
+		}
+		return c.link.consumer.Settle(ctx, ss...)
+	}, func(f *finish) {})
+	for _, f := range todo {
+		f.answer(nil)
+	}
+	return again, err
+}
+
+func (c *committer) oneByOne(ctx context.Context, list []*finish, commit func(context.Context, []*finish) ([]*finish, error)) (again []*finish, err error) {
+	for _, f := range list {
+		more, e := commit(ctx, []*finish{f})
+		if again = append(again, more...); len(more) > 0 {
+			err = e
+		}
+	}
+	return again, err
+}
+
+// spread gives each finish its own part of a batch's error: done, answered with
+// an error that is final, or returned to be tried again.
+func spread(list []*finish, err error, done func(*finish)) (again []*finish, cause error) {
+	if err == nil {
+		for _, f := range list {
+			done(f)
+		}
+		return nil, nil
+	}
+	for i, e := range broker.EachError(err, len(list)) {
+		f := list[i]
+		switch {
+		case e == nil:
+			done(f)
+		case gone(e):
+			f.answer(e)
+		case retryable(e) || errors.Is(e, context.Canceled):
+			again, cause = append(again, f), e
+		default:
+			f.answer(&refusedError{err: e})
+		}
+	}
+	return again, cause
+}
+
+// regroup turns an error by message into an error by finish.
+func regroup(err error, list []*finish) error {
+	var batch *broker.BatchError
+	if !errors.As(err, &batch) {
+		return err
+	}
+	errs, at := make([]error, len(list)), 0
+	for i, f := range list {
+		for range f.publish {
+			if at < len(batch.Errs) && errs[i] == nil {
+				errs[i] = batch.Errs[at]
+			}
+			at++
+		}
+	}
+	return &broker.BatchError{Errs: errs}
+}
+
+func partial(err error) bool {
+	var batch *broker.BatchError
+	return errors.As(err, &batch)
+}

@@ -1,0 +1,124 @@
+package worker
+
+import (
+	"slices"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/proc"
+)
+
+// Config is what a worker is given. The zero Config is a worker for the default
+// queue with the App's settings.
+type Config struct {
+	// Hostname is the node name, expanded as Celery does: %h is the host, %n its
+	// first part, %d the rest. Default celery@%h.
+	Hostname string
+	// Concurrency is the number of runs at once. Default worker_concurrency.
+	Concurrency int
+	// Queues to consume, by name. Default: task_queues, or the default queue.
+	Queues []string
+	// ExcludeQueues are left out of the default ones.
+	ExcludeQueues []string
+	// LookAhead is the most messages that are claimed before a slot is free.
+	// 0 adapts to the run times, up to 256, or to worker_prefetch_multiplier
+	// times the concurrency if that is set; negative claims nothing ahead.
+	LookAhead int
+	// TimeLimit and SoftTimeLimit are for tasks that have none of their own.
+	// Default task_time_limit and task_soft_time_limit.
+	TimeLimit     time.Duration
+	SoftTimeLimit time.Duration
+	// TaskEvents sends an event at each step of a task (-E). Default
+	// worker_send_task_events.
+	TaskEvents bool
+	// HeartbeatInterval is the time between worker-heartbeat events. Default 2 s.
+	HeartbeatInterval time.Duration
+	// WithoutHeartbeat sends no worker events at all.
+	WithoutHeartbeat bool
+	// Purge deletes what waits in the queues before the worker starts.
+	Purge bool
+	// SoftShutdownTimeout is the time that runs get when a cold shutdown is
+	// asked for, before it happens. Default worker_soft_shutdown_timeout.
+	SoftShutdownTimeout time.Duration
+	// Grace is the time between the cancelling of runs at a cold shutdown and
+	// the moment their messages are handed back all the same. Default 5 s.
+	Grace time.Duration
+	// StuckLimit is the number of runs that may go on past their hard time limit.
+	// When it is reached the worker stops, warm, with ErrStuck, so that its
+	// supervisor starts a fresh process. 0 is ten times the concurrency;
+	// negative is no limit.
+	StuckLimit int
+	// StallTimeout is how long a connected worker with free slots may go without
+	// an answer from its broker before it connects anew. Default 30 s.
+	StallTimeout time.Duration
+	// Lease is how long a claim outlives the last sign of life of this worker.
+	// Default: the driver's.
+	Lease time.Duration
+	// Ready is called once, when the worker consumes.
+	Ready func(Info)
+}
+
+// Info describes a worker that is ready.
+type Info struct {
+	Hostname    string
+	PID         int
+	Concurrency int
+	Queues      []string
+}
+
+const (
+	claimWait    = 5 * time.Second // a claim that finds nothing is a round trip too
+	firstClaim   = 100 * time.Millisecond
+	maxLookAhead = 256
+	aheadWait    = time.Second // what waits longer is handed back
+	aheadWork    = 75 * time.Millisecond
+	maxHeld      = 10_000 // messages held for their time by brokers that cannot park
+	maxRevoked   = 50_000
+	revokedFor   = 3 * time.Hour
+)
+
+// settled fills in the defaults.
+func (c Config) settled(s *lovage.Config, raw *lovage.Config) Config {
+	if c.Hostname == "" {
+		c.Hostname = "celery@%h"
+	}
+	c.Hostname = proc.NodeName(c.Hostname, "")
+	if c.Concurrency <= 0 {
+		c.Concurrency = s.WorkerConcurrency
+	}
+	switch {
+	case c.LookAhead < 0:
+		c.LookAhead = 0
+	case c.LookAhead == 0 && raw.WorkerPrefetchMultiplier > 0:
+		c.LookAhead = raw.WorkerPrefetchMultiplier * c.Concurrency
+	case c.LookAhead == 0:
+		c.LookAhead = maxLookAhead
+	}
+	c.TaskEvents = c.TaskEvents || *s.WorkerSendTaskEvents
+	c.HeartbeatInterval = or(c.HeartbeatInterval, 2*time.Second)
+	c.SoftShutdownTimeout = or(c.SoftShutdownTimeout, s.WorkerSoftShutdownTimeout)
+	c.Grace = or(c.Grace, 5*time.Second)
+	c.StallTimeout = max(or(c.StallTimeout, 30*time.Second), 2*claimWait)
+	if c.StuckLimit == 0 {
+		c.StuckLimit = 10 * c.Concurrency
+	}
+	return c
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// queues are those that the worker consumes.
+func (w *Worker) queuesOf() ([]broker.Queue, error) {
+	all, err := w.app.Queues(w.cfg.Queues...)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(q broker.Queue) bool { return slices.Contains(w.cfg.ExcludeQueues, q.Name) }), nil
+}

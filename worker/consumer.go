@@ -1,0 +1,224 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+)
+
+// errStalled: the broker has not answered a claim for too long.
+var errStalled = errors.New("the broker does not answer")
+
+// consume keeps a connection that claims, until ctx ends. What is lost is
+// replaced, with pauses that grow from 50 ms to 2 s. The error is that of an
+// attempt after which the configuration says to give up.
+func (w *Worker) consume(ctx context.Context) error {
+	var lost time.Time // since when there is no connection
+	tries, wait := 0, firstBackoff
+	for {
+		l, err := w.connect(ctx)
+		if err == nil {
+			w.current(l)
+			err = w.serve(ctx, l, func() {
+				if !lost.IsZero() {
+					w.log.Info("consumer: connection is back", "after", time.Since(lost).Round(time.Millisecond))
+				}
+				lost, tries, wait = time.Time{}, 0, firstBackoff
+			})
+			l.retire()
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		tries++
+		if e := w.giveUp(err, tries); e != nil {
+			return e
+		}
+		w.count.rebuilt.Add(1)
+		if lost.IsZero() {
+			lost = time.Now()
+			w.log.Error("consumer: connection lost; trying to connect again: "+err.Error(), "error", err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
+		}
+		wait = min(2*wait, lastBackoff)
+	}
+}
+
+// giveUp decides whether an error ends the worker.
+func (w *Worker) giveUp(err error, tries int) error {
+	c := w.conf
+	ready := w.ready.Load()
+	switch {
+	case !ready && (!*c.BrokerConnectionRetryOnStartup || !retryable(err)):
+		return fmt.Errorf("connect to the broker: %w", err)
+	case ready && !*c.BrokerConnectionRetry:
+		return fmt.Errorf("connection to the broker lost, and broker_connection_retry is off: %w", err)
+	case c.BrokerConnectionMaxRetries > 0 && tries > c.BrokerConnectionMaxRetries:
+		return fmt.Errorf("no connection to the broker after %d tries (broker_connection_max_retries): %w", tries, err)
+	}
+	return nil
+}
+
+// serve claims through a link until ctx ends, the broker fails or it does not
+// answer in time. healthy is called after the first answer.
+func (w *Worker) serve(ctx context.Context, l *link, healthy func()) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := make(chan error, 1)
+	w.group.Go(func() { ended <- guard(func() error { return l.claim(ctx) }) })
+	watch := time.NewTicker(w.cfg.StallTimeout / 4)
+	defer watch.Stop()
+	answered := l.answered
+	for {
+		select {
+		case <-answered:
+			answered = nil
+			healthy()
+		case err := <-ended:
+			select {
+			case <-l.answered:
+				if answered != nil {
+					healthy()
+				}
+			default:
+			}
+			return err
+		case now := <-watch.C:
+			if at := l.asked.Load(); at > 0 && now.Sub(time.Unix(0, at)) > w.cfg.StallTimeout {
+				// The call cannot be taken back: the link is retired, and what it
+				// may still bring goes back to its queue.
+				return fmt.Errorf("%w (%s)", errStalled, w.cfg.StallTimeout)
+			}
+		}
+	}
+}
+
+// capacity waits until there is room and returns how many messages may be
+// claimed; 0 when ctx has ended. Slots come first: what is claimed beyond them
+// is the look-ahead, and it is filled up when half of it is used.
+func (w *Worker) capacity(ctx context.Context) int {
+	for ctx.Err() == nil {
+		if n := w.roomNow(); n > 0 {
+			return n
+		}
+		select {
+		case <-w.room:
+		case <-w.pool.Changed():
+		case <-ctx.Done():
+		}
+	}
+	return 0
+}
+
+func (w *Worker) roomNow() int {
+	if !w.mayClaim() {
+		return 0
+	}
+	size, used, waiting := w.pool.Counts()
+	free, ahead := max(size-used, 0), w.window.size()
+	switch {
+	case waiting == 0 && free > 0:
+		return free + ahead
+	case waiting > ahead/2 || ahead == 0:
+		return 0
+	}
+	return ahead - waiting
+}
+
+// mayClaim is false while too many ends of runs, or messages held for their
+// time, wait already.
+func (w *Worker) mayClaim() bool {
+	if w.count.finishing.Load() >= int64(4*w.cfg.Concurrency+1000) || w.count.finishBytes.Load() >= maxFinishBytes {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.holding) < maxHeld
+}
+
+const maxFinishBytes = 64 << 20
+
+// returnUnread hands a message back that came too late to be looked at.
+func (w *Worker) returnUnread(l *link, d *broker.Delivery) {
+	j := &job{w: w, link: l, d: d, received: time.Now()}
+	j.slot.w = w
+	l.open.Add(1)
+	w.mu.Lock()
+	w.jobs[j] = struct{}{}
+	w.mu.Unlock()
+	w.handBack(j)
+}
+
+// sweep hands back what was claimed ahead and has waited too long while all
+// slots were busy.
+func (w *Worker) sweep(ctx context.Context) {
+	t := time.NewTicker(aheadWait / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		oldest, ok := w.pool.Oldest()
+		if !ok {
+			continue
+		}
+		now := time.Now()
+		if age := now.Sub(oldest.received); age > aheadWait {
+			w.window.blocked(age)
+			w.handBack(w.pool.Withdraw(func(*job) bool { return true })...)
+		}
+	}
+}
+
+// current makes a link the one that monitors are told through.
+func (w *Worker) current(l *link) {
+	w.mu.Lock()
+	w.link = l
+	w.mu.Unlock()
+	if w.events != nil {
+		w.events.SetConn(l.conn)
+	}
+	if w.ready.Swap(true) {
+		return
+	}
+	w.becomeReady()
+}
+
+// Revoke lets the tasks of these ids not run: those that wait are dropped when
+// their turn comes, and with terminate those that run are cancelled with
+// lovage.ErrRevoked as the cause.
+func (w *Worker) Revoke(terminate bool, ids ...string) {
+	w.revokes.add(time.Now(), ids...)
+	if !terminate {
+		return
+	}
+	want := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		want[id] = true
+	}
+	for _, j := range w.snapshot() {
+		if j.r != nil && want[j.r.ID] && j.phase.Load() == running {
+			j.stop(lovage.ErrRevoked)
+		}
+	}
+}
+
+func (w *Worker) snapshot() []*job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := make([]*job, 0, len(w.jobs))
+	for j := range w.jobs {
+		out = append(out, j)
+	}
+	return out
+}

@@ -1,0 +1,168 @@
+// Package pool holds the slots of a worker: a fixed number of runs that go on
+// at once, the runs that wait for a slot, and those that lent theirs and want
+// it back. It knows nothing of tasks or messages.
+package pool
+
+import (
+	"context"
+	"sync"
+)
+
+// Pool gives slots to items of type T. Start is called for each item that gets
+// one, in a goroutine of its own; that goroutine, or whoever it told, gives the
+// slot back with Release. A Pool is safe for concurrent use.
+type Pool[T any] struct {
+	start   func(T)
+	changed chan struct{} // a slot came back, or the queue got shorter
+
+	mu      sync.Mutex // guards what follows
+	size    int
+	used    int
+	waiting queue[T]
+	back    []chan struct{} // runs that want the slot back that they lent
+	closed  bool            // nothing is started any more
+}
+
+// New returns a pool of size slots.
+func New[T any](size int, start func(T)) *Pool[T] {
+	return &Pool[T]{size: size, start: start, changed: make(chan struct{}, 1)}
+}
+
+// Changed rings after a slot or a place in the queue has become free.
+func (p *Pool[T]) Changed() <-chan struct{} { return p.changed }
+
+// Put starts an item if there is a slot; otherwise it waits. After Close it
+// does neither and reports false.
+func (p *Pool[T]) Put(it T) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return false
+	case p.used < p.size && p.waiting.len() == 0:
+		p.used++
+		go p.start(it)
+	default:
+		p.waiting.push(it)
+	}
+	return true
+}
+
+// Release gives a slot back: to a run that wants its own again, else to the
+// first item that waits.
+func (p *Pool[T]) Release() {
+	p.mu.Lock()
+	p.used--
+	p.fill()
+	p.mu.Unlock()
+	p.ring()
+}
+
+// fill hands out free slots. The caller holds mu.
+func (p *Pool[T]) fill() {
+	for p.used < p.size {
+		switch {
+		case len(p.back) > 0:
+			close(p.back[0])
+			p.back = p.back[1:]
+		case p.waiting.len() > 0:
+			go p.start(p.waiting.pop())
+		default:
+			return
+		}
+		p.used++
+	}
+}
+
+// Acquire waits for a slot, before all items that wait in the queue.
+func (p *Pool[T]) Acquire(ctx context.Context) error {
+	p.mu.Lock()
+	if p.used < p.size {
+		p.used++
+		p.mu.Unlock()
+		return nil
+	}
+	got := make(chan struct{})
+	p.back = append(p.back, got)
+	p.mu.Unlock()
+	select {
+	case <-got:
+		return nil
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	for i, ch := range p.back {
+		if ch == got {
+			p.back = append(p.back[:i], p.back[i+1:]...)
+			p.mu.Unlock()
+			return context.Cause(ctx)
+		}
+	}
+	p.mu.Unlock()
+	p.Release() // it was given just now
+	return context.Cause(ctx)
+}
+
+// Withdraw takes back the items that wait and for which take is true.
+func (p *Pool[T]) Withdraw(take func(T) bool) []T {
+	p.mu.Lock()
+	out := p.withdraw(take)
+	p.mu.Unlock()
+	if len(out) > 0 {
+		p.ring()
+	}
+	return out
+}
+
+func (p *Pool[T]) withdraw(take func(T) bool) (out []T) {
+	for n := p.waiting.len(); n > 0; n-- {
+		it := p.waiting.pop()
+		if take(it) {
+			out = append(out, it)
+		} else {
+			p.waiting.push(it)
+		}
+	}
+	return out
+}
+
+// Close lets no item start any more and returns those that wait.
+func (p *Pool[T]) Close() []T {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	return p.withdraw(func(T) bool { return true })
+}
+
+// Oldest returns the item that has waited longest.
+func (p *Pool[T]) Oldest() (item T, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting.len() == 0 {
+		return item, false
+	}
+	return p.waiting.first(), true
+}
+
+// Resize changes the number of slots. Runs above a smaller number go on.
+func (p *Pool[T]) Resize(size int) {
+	p.mu.Lock()
+	p.size = size
+	p.fill()
+	p.mu.Unlock()
+	p.ring()
+}
+
+// Counts are the slots, those in use, and the items that wait.
+func (p *Pool[T]) Counts() (size, used, waiting int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.size, p.used, p.waiting.len()
+}
+
+func (p *Pool[T]) ring() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,313 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+)
+
+// The phases of a job. A job leaves running once: whoever takes it out by
+// compare-and-swap decides how the message ends, and all others find that their
+// word comes too late.
+const (
+	waiting   int32 = iota // claimed; for a slot, or for its time
+	running                // has been started
+	finishing              // its effects wait to be kept
+	timedOut               // ended by its hard limit
+	fenced                 // the message has gone to another worker
+	abandoned              // handed back at a cold shutdown
+)
+
+// job is one claimed message on its way through the worker.
+type job struct {
+	w        *Worker
+	link     *link // the connection that it came by and is settled through
+	d        *broker.Delivery
+	r        *lovage.Request // nil for a message that cannot be read
+	s        *strategy
+	received time.Time
+
+	phase   atomic.Int32
+	settled atomic.Bool // nothing is owed to the broker any more
+	ended   atomic.Bool // the worker need not wait for it
+	started atomic.Int64
+
+	// force is how the message is settled whatever the outcome; see settle.go.
+	force *verdict
+
+	soft *alarm
+	hard *alarm
+	slot slot
+
+	mu     sync.Mutex // guards ctx and cancel, which are set before running
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+func (j *job) startedAt() time.Time {
+	if n := j.started.Load(); n > 0 {
+		return time.Unix(0, n).UTC()
+	}
+	return time.Time{}
+}
+
+// slot is a job's place in the pool: lovage.Slot. It may be given away early,
+// lent while the run waits for other tasks, or taken away by the hard limit.
+type slot struct {
+	w    *Worker
+	mu   sync.Mutex // guards what follows
+	held bool
+	out  int  // releases without reacquire
+	gone bool // never to be had again
+}
+
+func (s *slot) take() {
+	s.mu.Lock()
+	s.held = true
+	s.mu.Unlock()
+}
+
+// Release implements lovage.Slot.
+func (s *slot) Release() {
+	s.mu.Lock()
+	s.out++
+	give := s.held
+	s.held = false
+	s.mu.Unlock()
+	if give {
+		s.w.pool.Release()
+	}
+}
+
+// Reacquire implements lovage.Slot.
+func (s *slot) Reacquire(ctx context.Context) error {
+	s.mu.Lock()
+	s.out--
+	want := s.out == 0 && !s.gone && !s.held
+	s.mu.Unlock()
+	if !want {
+		return nil
+	}
+	if err := s.w.pool.Acquire(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	keep := !s.gone && s.out == 0 && !s.held
+	s.held = s.held || keep
+	s.mu.Unlock()
+	if !keep {
+		s.w.pool.Release()
+	}
+	return nil
+}
+
+// drop gives the place up for good.
+func (s *slot) drop() {
+	s.mu.Lock()
+	give := s.held
+	s.held, s.gone = false, true
+	s.mu.Unlock()
+	if give {
+		s.w.pool.Release()
+	}
+}
+
+// run is the life of a job that has a slot.
+func (j *job) run() {
+	w := j.w
+	j.slot.take()
+	defer w.rescue("run", func(error) { j.slot.drop(); j.end() })
+	ctx := j.open()
+	defer j.stop(nil)
+	if !j.phase.CompareAndSwap(waiting, running) {
+		j.slot.drop()
+		j.end()
+		return
+	}
+	if out, verdict, ok := j.admit(); !ok {
+		j.slot.drop()
+		if out != nil {
+			j.force = verdict
+			w.conclude(j, *out)
+		}
+		j.end()
+		return
+	}
+	now := time.Now()
+	j.started.Store(now.UnixNano())
+	j.limit(now)
+	if j.s.events {
+		w.started(j)
+	}
+	j.r.SetSlot(&j.slot)
+	out := w.app.Execute(ctx, j.r, j)
+	j.unlimit()
+	j.slot.drop()
+	w.window.observe(time.Since(now))
+	switch j.phase.Load() {
+	case timedOut, abandoned:
+		w.count.stuck.Add(-1)
+		w.log.Warn("Task "+j.r.Task+"["+j.r.ID+"] returned after it was given up; its result is dropped", "task", j.r.Task, "id", j.r.ID)
+		return
+	}
+	j.result(&out)
+	j.end()
+}
+
+// admit looks a last time before the run: revoked, expired, a worker lost, the
+// early ack. It reports false with an outcome to store, or with none if the
+// message is no longer ours.
+func (j *job) admit() (*lovage.Outcome, *verdict, bool) {
+	w := j.w
+	now := time.Now()
+	if out := w.dropped(j.r, now); out != nil {
+		return out, nil, false
+	}
+	if j.d.Orphaned {
+		if out, verdict, ok := j.lost(); !ok {
+			return out, verdict, false
+		}
+	}
+	if !j.s.set.AcksLate {
+		if err := w.settleNow(j, broker.Ack, ""); err != nil {
+			j.phase.CompareAndSwap(running, fenced)
+			w.fence(j, err)
+			return nil, nil, false
+		}
+	}
+	return nil, nil, true
+}
+
+// Finish implements lovage.Finisher for the run itself.
+func (j *job) Finish(_ context.Context, e *lovage.Effects) error {
+	if !j.phase.CompareAndSwap(running, finishing) {
+		return j.tooLate()
+	}
+	j.unlimit()
+	return j.w.finish(j, e)
+}
+
+// tooLate is the error for effects that come after the job was decided.
+func (j *job) tooLate() error {
+	switch j.phase.Load() {
+	case timedOut:
+		return lovage.ErrTimeLimit
+	case abandoned:
+		return lovage.ErrShutdown
+	}
+	return broker.ErrLeaseLost
+}
+
+// limit arms the time limits: the message's own, else the task's, else the
+// worker's. The clock starts now, when the run does.
+func (j *job) limit(now time.Time) {
+	soft, hard := or(j.r.SoftLimit, j.s.soft), or(j.r.TimeLimit, j.s.hard)
+	if soft > 0 {
+		j.soft = j.w.alarms.add(now.Add(soft), func() {
+			j.w.log.Warn("Soft time limit ("+soft.String()+") exceeded for "+j.r.Task+"["+j.r.ID+"]", "task", j.r.Task, "id", j.r.ID)
+			j.stop(lovage.ErrSoftTimeLimit)
+		})
+	}
+	if hard > 0 {
+		j.hard = j.w.alarms.add(now.Add(hard), func() { j.overrun(hard) })
+	}
+}
+
+func (j *job) unlimit() {
+	j.w.alarms.cancel(j.soft)
+	j.w.alarms.cancel(j.hard)
+}
+
+// open makes the context of the run. It is not that of the worker's Run: a warm
+// shutdown lets runs end by themselves.
+func (j *job) open() context.Context {
+	ctx, cancel := context.WithCancelCause(j.w.base)
+	j.mu.Lock()
+	j.ctx, j.cancel = ctx, cancel
+	j.mu.Unlock()
+	if cause := j.w.cutoff.Load(); cause != nil {
+		cancel(*cause)
+	}
+	return ctx
+}
+
+// stop cancels the context of the run, if it has one.
+func (j *job) stop(cause error) {
+	j.mu.Lock()
+	cancel := j.cancel
+	j.mu.Unlock()
+	if cancel != nil {
+		cancel(cause)
+	}
+}
+
+// overrun ends the job at its hard limit. The goroutine cannot be killed: it is
+// counted as stuck until it returns, and its effects are refused.
+func (j *job) overrun(limit time.Duration) {
+	w := j.w
+	if !j.phase.CompareAndSwap(running, timedOut) {
+		return
+	}
+	w.log.Error("Hard time limit ("+limit.String()+") exceeded for "+j.r.Task+"["+j.r.ID+"]", "task", j.r.Task, "id", j.r.ID)
+	w.stick()
+	j.stop(lovage.ErrTimeLimit)
+	j.slot.drop()
+	w.group.Go(func() {
+		defer w.rescue("time limit", func(error) { j.end() })
+		w.conclude(j, lovage.TimedOut(limit))
+		j.end()
+	})
+}
+
+// end tells that the worker need not wait for the job any more.
+func (j *job) end() {
+	if j.ended.Swap(true) {
+		return
+	}
+	w := j.w
+	w.mu.Lock()
+	delete(w.jobs, j)
+	none := len(w.jobs) == 0
+	w.mu.Unlock()
+	if none {
+		ring(w.idle)
+	}
+	ring(w.room)
+}
+
+// lost counts an orphaned message just before it runs again, and ends it at the
+// cap. What was only waiting in a dead worker's hands is counted once at most
+// for each time that it is started.
+func (j *job) lost() (*lovage.Outcome, *verdict, bool) {
+	w := j.w
+	if !j.s.set.RejectOnWorkerLost {
+		out := lovage.LostWorker("the worker that ran it died")
+		return &out, &verdict{action: broker.Ack}, false
+	}
+	n, err := w.countLoss(j)
+	switch {
+	case errors.Is(err, broker.ErrLeaseLost), errors.Is(err, broker.ErrClosed), errors.Is(err, lovage.ErrShutdown):
+		j.phase.CompareAndSwap(running, fenced)
+		w.fence(j, err)
+		return nil, nil, false
+	case err != nil:
+		w.log.Warn("a lost worker could not be counted; the task runs", "task", j.r.Task, "id", j.r.ID, "error", err)
+		return nil, nil, true
+	}
+	w.count.losses.Add(1)
+	j.r.Delivery.Losses = n
+	limit := j.s.set.MaxWorkerLosses
+	if limit < 0 || n < limit {
+		w.log.Warn("Task "+j.r.Task+"["+j.r.ID+"] runs again: its worker died", "task", j.r.Task, "id", j.r.ID, "losses", n, "limit", limit)
+		return nil, nil, true
+	}
+	reason := lossReason(n, limit)
+	w.log.Error("Task "+j.r.Task+"["+j.r.ID+"] is given up: "+reason, "task", j.r.Task, "id", j.r.ID, "losses", n)
+	out := lovage.LostWorker(reason)
+	return &out, &verdict{action: broker.DeadLetter, reason: reason}, false
+}

@@ -1,0 +1,226 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/backend"
+	"github.com/lovage-go/lovage/broker"
+)
+
+// verdict is how a message is settled.
+type verdict struct {
+	action broker.Action
+	reason string
+	until  time.Time
+}
+
+// judge settles a message by the outcome of its run, as late acks do.
+func (j *job) judge(out *lovage.Outcome) verdict {
+	if j.force != nil {
+		return *j.force
+	}
+	var set lovage.TaskSettings
+	if j.s != nil {
+		set = j.s.set
+	}
+	switch out.State {
+	case "":
+		return verdict{action: broker.HandBack}
+	case lovage.Failure:
+		switch {
+		case out.Timeout && !set.AcksOnTimeout:
+			return verdict{action: broker.Requeue}
+		case !out.Timeout && !set.AcksOnFailure:
+			return verdict{action: broker.DeadLetter, reason: "failed: " + out.Info.Repr()}
+		}
+	case lovage.Rejected:
+		if out.Requeue {
+			return verdict{action: broker.Requeue}
+		}
+		return verdict{action: broker.DeadLetter, reason: "rejected: " + out.Info.Repr()}
+	}
+	return verdict{action: broker.Ack}
+}
+
+// settlement addresses a verdict; a broker without dead letters has its own way
+// of refusing.
+func (j *job) settlement(v verdict) broker.Settlement {
+	if v.action == broker.DeadLetter && !j.link.features.DeadLetter {
+		v.action = broker.Reject
+	}
+	return broker.Settlement{Delivery: j.d, Action: v.action, Until: v.until, Reason: v.reason}
+}
+
+// finish has the effects of a job kept and its message settled, and waits for
+// it. Effects that the store refuses for good become the failure of the task.
+func (w *Worker) finish(j *job, e *lovage.Effects) error {
+	f := &finish{job: j, publish: e.Publish, store: e.Store, done: make(chan error, 1)}
+	if !j.settled.Load() {
+		f.settle(j.settlement(j.judge(e.Outcome)))
+	}
+	if w.back == nil {
+		f.store = nil
+	}
+	if len(f.publish) == 0 && len(f.store) == 0 && !f.hasClaim {
+		return nil
+	}
+	w.count.finishing.Add(1)
+	size := f.bytes()
+	w.count.finishBytes.Add(size)
+	j.link.commit.put(f)
+	err := <-f.done
+	w.count.finishing.Add(-1)
+	w.count.finishBytes.Add(-size)
+	ring(w.room)
+	return err
+}
+
+// conclude ends a job that cannot speak for itself.
+func (w *Worker) conclude(j *job, out lovage.Outcome) {
+	out = w.app.Conclude(w.base, j.r, out, lovage.FinisherFunc(func(_ context.Context, e *lovage.Effects) error {
+		return w.finish(j, e)
+	}))
+	j.result(&out)
+}
+
+// settleNow ends a claim and waits until it is ended.
+func (w *Worker) settleNow(j *job, action broker.Action, reason string) error {
+	f := &finish{job: j, done: make(chan error, 1)}
+	f.settle(j.settlement(verdict{action: action, reason: reason}))
+	j.link.commit.put(f)
+	return <-f.done
+}
+
+// settleSoon ends a claim without waiting; the job ends with it.
+func (w *Worker) settleSoon(j *job, v verdict) {
+	f := &finish{job: j, then: func(err error) {
+		if err != nil && !gone(err) {
+			w.log.Warn("a message could not be settled and stays claimed until its lease ends", "action", v.action, "queue", j.d.Queue, "error", err)
+		}
+		j.end()
+	}}
+	f.settle(j.settlement(v))
+	j.link.commit.put(f)
+}
+
+// handBack returns unstarted messages to their queues, uncounted.
+func (w *Worker) handBack(jobs ...*job) {
+	for _, j := range jobs {
+		if j.phase.CompareAndSwap(waiting, abandoned) {
+			w.count.returned.Add(1)
+			w.settleSoon(j, verdict{action: broker.HandBack})
+		} else {
+			j.end()
+		}
+	}
+}
+
+// result counts the end of a job and tells monitors.
+func (j *job) result(out *lovage.Outcome) {
+	w := j.w
+	if out.Fenced != nil {
+		if gone(out.Fenced) || errors.Is(out.Fenced, lovage.ErrLeaseLost) {
+			w.fence(j, out.Fenced)
+		} else if refused := (*refusedError)(nil); errors.As(out.Fenced, &refused) {
+			w.refused(j, refused)
+		}
+		return
+	}
+	c := &w.count
+	if out.State != "" && j.s != nil {
+		c.processed.Add(1)
+		j.s.done.Add(1)
+	}
+	switch out.State {
+	case lovage.Success:
+		c.succeeded.Add(1)
+	case lovage.Failure:
+		c.failed.Add(1)
+	case lovage.StateRetry:
+		c.retried.Add(1)
+	case lovage.Rejected:
+		c.rejected.Add(1)
+	case lovage.Revoked:
+		c.revoked.Add(1)
+	case "":
+		c.returned.Add(1)
+	}
+	w.ended(j, out)
+}
+
+// refused deals with effects that the stores will never take: the task fails
+// with the reason, and if even that is refused its message is a dead letter.
+func (w *Worker) refused(j *job, cause *refusedError) {
+	w.count.refused.Add(1)
+	w.log.Error("Task "+j.r.Task+"["+j.r.ID+"]: its effects were refused: "+cause.Error(), "task", j.r.Task, "id", j.r.ID)
+	info := &lovage.ErrorInfo{Err: cause, Type: "EffectsRefused", Args: []any{cause.Error()}}
+	reason := "its effects were refused: " + cause.Error()
+	j.force = &verdict{action: broker.DeadLetter, reason: reason}
+	if cause.again {
+		if !j.settled.Load() {
+			_ = w.settleNow(j, broker.DeadLetter, reason)
+		}
+		return
+	}
+	out := w.app.Conclude(w.base, j.r, lovage.Outcome{State: lovage.Failure, Info: info}, lovage.FinisherFunc(
+		func(_ context.Context, e *lovage.Effects) error {
+			err := w.finish(j, e)
+			if re := (*refusedError)(nil); errors.As(err, &re) {
+				re.again = true
+			}
+			return err
+		}))
+	j.result(&out)
+}
+
+// fence counts a job whose message has gone to another worker.
+func (w *Worker) fence(j *job, err error) {
+	w.count.fenced.Add(1)
+	w.log.Warn("Task "+j.r.Task+"["+j.r.ID+"]: its message has gone to another worker; nothing of this run counts", "task", j.r.Task, "id", j.r.ID, "error", err)
+}
+
+// countLoss asks the broker, else the result store, and tries again while they
+// are away.
+func (w *Worker) countLoss(j *job) (n int, err error) {
+	for wait := firstBackoff; ; wait = min(2*wait, lastBackoff) {
+		ctx, cancel := context.WithTimeout(j.link.ctx, commitTimeout)
+		switch {
+		case j.link.losses != nil:
+			n, err = j.link.losses.CountLoss(ctx, j.d)
+		default:
+			counter, ok := w.back.(backend.LossCounter)
+			if !ok {
+				cancel()
+				return 0, fmt.Errorf("neither broker nor result store counts lost workers: %w", broker.ErrUnsupported)
+			}
+			n, err = counter.CountLoss(ctx, j.r.ID, 24*time.Hour)
+		}
+		cancel()
+		if !retryable(err) {
+			return n, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-j.link.ctx.Done():
+			return 0, context.Cause(j.link.ctx)
+		}
+	}
+}
+
+func lossReason(n, limit int) string {
+	return fmt.Sprintf("%d workers died while they ran it, task_max_worker_losses is %d", n, limit)
+}
+
+// gone reports whether err says that a claim has ended.
+func gone(err error) bool {
+	return errors.Is(err, broker.ErrLeaseLost) || errors.Is(err, broker.ErrClosed)
+}
+
+// retryable reports whether a store may serve later what it did not serve now.
+func retryable(err error) bool {
+	return broker.Retryable(err) || errors.Is(err, backend.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
+}

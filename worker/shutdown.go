@@ -1,0 +1,157 @@
+package worker
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/lovage-go/lovage"
+)
+
+// How a worker stops.
+type How string
+
+// Warm waits for the runs under way; Cold cancels them with lovage.ErrShutdown,
+// and hands back the messages of those that ack late.
+const (
+	Warm How = "warm"
+	Cold How = "cold"
+)
+
+type stopRequest struct {
+	how    How
+	signal string
+	err    error // what Run returns
+}
+
+// Stop asks the worker to stop and returns at once; Run returns when it has. A
+// second word overrides the first: cold after warm.
+func (w *Worker) Stop(how How) { w.request(stopRequest{how: how}) }
+
+func (w *Worker) request(r stopRequest) {
+	select {
+	case w.stops <- r:
+	default: // the worker has been told often enough
+	}
+}
+
+var errColdShutdown = fmt.Errorf("%w (cold)", lovage.ErrShutdown)
+
+// shutdown ends all work. Claims have stopped already.
+func (w *Worker) shutdown(r stopRequest) {
+	w.tell(r)
+	w.mu.Lock()
+	w.stopping = true
+	var held []*job
+	for j, al := range w.holding {
+		if w.alarms.cancel(al) {
+			held = append(held, j)
+			delete(w.holding, j)
+		}
+	}
+	w.mu.Unlock()
+	w.handBack(held...)
+	w.handBack(w.pool.Close()...)
+	if r.how == Warm {
+		if r = w.await(nil); r.how == Cold {
+			w.tell(r)
+		}
+	}
+	if r.how == Cold {
+		w.cold()
+	}
+	w.closeLinks()
+}
+
+func (w *Worker) tell(r stopRequest) {
+	text := "worker: Warm shutdown"
+	if r.how == Cold {
+		text = "worker: Cold shutdown"
+	}
+	w.mu.Lock()
+	n := len(w.jobs)
+	w.mu.Unlock()
+	w.log.Warn(text+" ("+w.cfg.Hostname+")", "jobs", n)
+	w.app.Signals.WorkerShuttingDown.Send(w.base, lovage.WorkerShuttingDown{Hostname: w.cfg.Hostname, How: string(r.how), Signal: r.signal})
+}
+
+// await waits until nothing is left to wait for, a cold shutdown is asked for,
+// or timeout rings.
+func (w *Worker) await(timeout <-chan time.Time) stopRequest {
+	for {
+		w.mu.Lock()
+		n := len(w.jobs)
+		w.mu.Unlock()
+		if n == 0 {
+			return stopRequest{}
+		}
+		select {
+		case <-w.idle:
+		case <-timeout:
+			return stopRequest{}
+		case r := <-w.stops:
+			if r.how == Cold && w.cutoff.Load() == nil {
+				return r
+			}
+		}
+	}
+}
+
+// cold cancels the runs, after the time that the soft shutdown gives them, and
+// hands back the messages of those that do not end.
+func (w *Worker) cold() {
+	if d := w.cfg.SoftShutdownTimeout; d > 0 {
+		w.log.Warn("worker: Soft shutdown: runs have " + d.String() + " to end")
+		t := time.NewTimer(d)
+		defer t.Stop()
+		w.await(t.C)
+	}
+	cause := errColdShutdown
+	w.cutoff.Store(&cause)
+	for _, j := range w.snapshot() {
+		j.stop(cause)
+	}
+	grace := time.NewTimer(w.cfg.Grace)
+	defer grace.Stop()
+	w.await(grace.C)
+	for _, j := range w.snapshot() {
+		if !j.phase.CompareAndSwap(running, abandoned) {
+			continue // its effects wait for the store: its claim goes back unsettled
+		}
+		w.count.stuck.Add(1)
+		j.slot.drop()
+		w.log.Error("Task "+j.id()+" did not end at the cold shutdown; its message goes back", "job", j.id())
+		w.settleAbandoned(j)
+	}
+	grace.Reset(w.cfg.Grace)
+	w.await(grace.C)
+}
+
+// closeLinks closes what is open. Claims that are still there are handed back by
+// the consumers, and finishes that wait are refused.
+func (w *Worker) closeLinks() {
+	if w.events != nil {
+		w.offline()
+	}
+	w.mu.Lock()
+	links := make([]*link, 0, len(w.links))
+	for l := range w.links {
+		links = append(links, l)
+	}
+	w.mu.Unlock()
+	for _, l := range links {
+		l.close(errColdShutdown)
+	}
+	for _, j := range w.snapshot() { // nothing more can come of them
+		if j.phase.Load() != finishing {
+			j.end()
+		}
+	}
+	w.await(time.After(w.cfg.Grace))
+}
+
+func (j *job) id() string {
+	if j.r == nil {
+		return "(unreadable)"
+	}
+	return j.r.Task + "[" + j.r.ID + "]"
+}

@@ -1,0 +1,204 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/ratelimit"
+)
+
+// strategy is what a worker knows of a task type, built once.
+type strategy struct {
+	set        lovage.TaskSettings
+	soft, hard time.Duration
+	bucket     *ratelimit.Bucket // nil: no limit
+	events     bool
+	done       *atomic.Int64
+}
+
+// strategies builds one for each task; a rate limit that cannot be read is an
+// error here and not at the first message.
+func (w *Worker) buildStrategies() error {
+	conf := w.conf
+	for _, d := range w.app.Tasks() {
+		set := d.Settings()
+		s := &strategy{set: set, soft: set.SoftTimeLimit, hard: set.TimeLimit, done: w.count.task(d.Name())}
+		if w.cfg.SoftTimeLimit > 0 && s.soft == max(conf.TaskSoftTimeLimit, 0) {
+			s.soft = w.cfg.SoftTimeLimit
+		}
+		if w.cfg.TimeLimit > 0 && s.hard == max(conf.TaskTimeLimit, 0) {
+			s.hard = w.cfg.TimeLimit
+		}
+		s.events = set.SendEvents && w.cfg.TaskEvents
+		every, err := ratelimit.Parse(set.RateLimit)
+		if err != nil {
+			return fmt.Errorf("task %q: %w", d.Name(), err)
+		}
+		if every > 0 && !*conf.WorkerDisableRateLimits {
+			s.bucket = ratelimit.NewBucket(every)
+		}
+		w.strategies[d.Name()] = s
+	}
+	w.unknown = &strategy{set: lovage.TaskSettings{AcksLate: true, AcksOnFailure: true, AcksOnTimeout: true, RejectOnWorkerLost: true, MaxWorkerLosses: lovage.NoLimit}, done: w.count.task("")}
+	return nil
+}
+
+// receive decides what becomes of a claimed message. It does not block.
+func (w *Worker) receive(l *link, d *broker.Delivery, now time.Time) {
+	j := &job{w: w, link: l, d: d, received: now}
+	j.slot.w = w
+	l.open.Add(1)
+	w.mu.Lock()
+	w.jobs[j] = struct{}{}
+	w.mu.Unlock()
+	w.count.received.Add(1)
+
+	r, err := w.app.Receive(d)
+	if err != nil {
+		w.refuse(j, err)
+		return
+	}
+	r.Hostname = w.cfg.Hostname
+	j.r = r
+	if r.Definition() == nil {
+		w.unregistered(j)
+		return
+	}
+	j.s = w.strategies[r.Task]
+	if out := w.dropped(r, now); out != nil {
+		j.phase.Store(running)
+		w.group.Go(func() {
+			defer w.rescue("receive", func(error) { j.end() })
+			w.conclude(j, *out)
+			j.end()
+		})
+		return
+	}
+	w.admit(j, now)
+}
+
+// admit lets a message that is good for a run wait for its time, its turn, or a
+// slot.
+func (w *Worker) admit(j *job, now time.Time) {
+	if j.r.ETA.After(now) {
+		w.later(j, j.r.ETA)
+		return
+	}
+	if j.s.bucket != nil {
+		if at, ok := j.s.bucket.Take(now); !ok {
+			w.later(j, at)
+			return
+		}
+	}
+	w.announce(j)
+	if !w.pool.Put(j) {
+		w.handBack(j)
+	}
+}
+
+// later parks a message at its broker, or holds it where the broker cannot.
+func (w *Worker) later(j *job, at time.Time) {
+	w.count.parked.Add(1)
+	if j.link.features.Park {
+		j.phase.Store(abandoned)
+		w.settleSoon(j, verdict{action: broker.Park, until: at})
+		return
+	}
+	w.mu.Lock()
+	w.holding[j] = w.alarms.add(at, func() {
+		w.mu.Lock()
+		delete(w.holding, j)
+		stop := w.stopping
+		w.mu.Unlock()
+		if stop {
+			w.handBack(j)
+			return
+		}
+		if j.phase.Load() == waiting {
+			w.admit(j, time.Now())
+		} else {
+			j.end()
+		}
+	})
+	w.mu.Unlock()
+}
+
+// dropped is the outcome of a task that must not run, nil for all others.
+func (w *Worker) dropped(r *lovage.Request, now time.Time) *lovage.Outcome {
+	var out lovage.Outcome
+	expired := false
+	switch {
+	case w.revokes.has(now, r.ID):
+		out = lovage.RevokedOutcome()
+		w.log.Info("Discarding revoked task: "+r.Task+"["+r.ID+"]", "task", r.Task, "id", r.ID)
+	case !r.Expires.IsZero() && !now.Before(r.Expires):
+		out, expired = lovage.Expired(), true
+		w.log.Info("Discarding expired task: "+r.Task+"["+r.ID+"]", "task", r.Task, "id", r.ID)
+	default:
+		return nil
+	}
+	w.app.Signals.TaskRevoked.Send(w.base, lovage.TaskRevoked{Request: r, Expired: expired})
+	return &out
+}
+
+// announce tells that a message was taken for a run.
+func (w *Worker) announce(j *job) {
+	r := j.r
+	if w.app.Signals.TaskReceived.Connected() {
+		w.app.Signals.TaskReceived.Send(w.base, lovage.TaskReceived{Request: r})
+	}
+	if w.logInfo {
+		w.log.Info("Task "+r.Task+"["+r.ID+"] received", "task", r.Task, "id", r.ID)
+	}
+	if j.s.events {
+		w.eventReceived(j)
+	}
+}
+
+// unregistered ends a message for a task that is not known here: it is kept as a
+// dead letter, and whoever waits for it is told.
+func (w *Worker) unregistered(j *job) {
+	r := j.r
+	j.s = w.unknown
+	j.phase.Store(running)
+	w.log.Error("Received unregistered task of type '"+r.Task+"'. The message is kept as a dead letter. "+
+		"Is the package that declares this task linked into the worker, and is its name spelled alike on both sides?",
+		"task", r.Task, "id", r.ID, "queue", j.d.Queue)
+	j.force = &verdict{action: broker.DeadLetter, reason: "unregistered task of type '" + r.Task + "'"}
+	err := fmt.Errorf("%w: %q", lovage.ErrNotRegistered, r.Task)
+	w.app.Signals.TaskUnknown.Send(w.base, lovage.TaskUnknown{Name: r.Task, ID: r.ID, Err: err})
+	w.group.Go(func() {
+		defer w.rescue("unregistered task", func(error) { j.end() })
+		out := w.app.Execute(w.base, r, j)
+		j.result(&out)
+		j.end()
+	})
+}
+
+// refuse ends a message that cannot be read: its raw bytes are kept as a dead
+// letter, and if its id could be read, whoever waits for it is told.
+func (w *Worker) refuse(j *job, err error) {
+	j.phase.Store(running)
+	w.log.Error("Received and kept as a dead letter an invalid task message: "+err.Error(),
+		"queue", j.d.Queue, "content_type", j.d.Properties.ContentType, "bytes", len(j.d.Body), "error", err)
+	w.app.Signals.TaskRejected.Send(w.base, lovage.TaskRejected{Queue: j.d.Queue, Body: j.d.Body, Err: err})
+	v := verdict{action: broker.DeadLetter, reason: err.Error()}
+	var me *lovage.MessageError
+	if !errors.As(err, &me) || me.ID == "" || me.Task == "" {
+		w.settleSoon(j, v)
+		return
+	}
+	j.force, j.s = &v, w.unknown
+	j.r = &lovage.Request{ID: me.ID, Task: me.Task, RootID: me.ID, Hostname: w.cfg.Hostname,
+		Delivery: lovage.DeliveryInfo{Exchange: j.d.Exchange, RoutingKey: j.d.RoutingKey, Queue: j.d.Queue}}
+	info := &lovage.ErrorInfo{Err: err, Type: "InvalidTaskError", Module: "celery.exceptions", Args: []any{err.Error()}}
+	w.group.Go(func() {
+		defer w.rescue("invalid message", func(error) { j.end() })
+		w.conclude(j, lovage.Outcome{State: lovage.Failure, Info: info})
+		j.end()
+	})
+}

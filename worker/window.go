@@ -1,0 +1,51 @@
+package worker
+
+import (
+	"sync"
+	"time"
+)
+
+// window decides how many messages are claimed ahead of free slots: as many as
+// can be started within aheadWork, by a moving average of the run times.
+type window struct {
+	most  int
+	slots int
+
+	mu   sync.Mutex // guards what follows
+	avg  float64    // seconds
+	seen bool
+}
+
+// observe tells the length of a run.
+func (w *window) observe(d time.Duration) {
+	s := d.Seconds()
+	w.mu.Lock()
+	if w.seen {
+		w.avg += (s - w.avg) / 8
+	} else {
+		w.avg, w.seen = s, true
+	}
+	w.mu.Unlock()
+}
+
+// blocked tells that all slots have been busy with longer runs for d.
+func (w *window) blocked(d time.Duration) {
+	w.mu.Lock()
+	w.avg, w.seen = max(w.avg, d.Seconds()), true
+	w.mu.Unlock()
+}
+
+// size is the look-ahead now: none when runs are long, one until a run was seen.
+func (w *window) size() int {
+	w.mu.Lock()
+	avg, seen := w.avg, w.seen
+	w.mu.Unlock()
+	switch {
+	case w.most <= 0 || avg >= aheadWait.Seconds():
+		return 0
+	case !seen:
+		return 1
+	}
+	n := aheadWork.Seconds() / max(avg, 1e-6) * float64(w.slots)
+	return min(max(int(min(n, maxLookAhead)), 1), w.most)
+}

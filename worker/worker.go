@@ -1,0 +1,264 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/backend"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/events"
+	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/worker/internal/pool"
+)
+
+// Errors of Run.
+var (
+	// ErrStuck: as many runs as Config.StuckLimit allows go on past their hard
+	// time limit. The process should be replaced.
+	ErrStuck = errors.New("worker: too many runs ignore their hard time limit: restart the process")
+	// ErrChild: the process was started as a child of a process pool that this
+	// version of the program does not know.
+	ErrChild = errors.New("worker: this process was started as a pool child by another version of the program: stop that worker and start it anew")
+
+	errLeaseLost = lovage.ErrLeaseLost
+	errRunning   = errors.New("worker: Run is called twice")
+)
+
+// Worker runs the tasks of an App. Its methods are safe for concurrent use; Run
+// is called once.
+type Worker struct {
+	app     *lovage.App
+	cfg     Config
+	conf    *lovage.Config // the App's settings, defaults filled in
+	log     *slog.Logger
+	logInfo bool
+	back    backend.Backend // nil: no results are kept
+	queues  []broker.Queue
+	base    context.Context // of runs and finishes: it does not end with Run's
+
+	strategies map[string]*strategy
+	unknown    *strategy
+	pool       *pool.Pool[*job]
+	window     window
+	alarms     *alarms
+	revokes    revoked
+	events     *events.Dispatcher // nil: no events
+	count      counters
+
+	stops  chan stopRequest
+	room   chan struct{} // there may be room for a claim
+	idle   chan struct{} // there may be nothing left to wait for
+	linked chan struct{} // closed when the first connection is there
+	cutoff atomic.Pointer[error]
+	began  atomic.Bool
+	ready  atomic.Bool
+	group  sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows
+	jobs     map[*job]struct{}
+	holding  map[*job]*alarm // for their time, where the broker cannot park
+	links    map[*link]struct{}
+	link     *link
+	stopping bool
+}
+
+// New returns a worker for the tasks of app. It does no I/O and starts nothing.
+func New(app *lovage.App, cfg Config) *Worker {
+	raw, conf := app.Config(), app.Settings()
+	w := &Worker{
+		app: app, conf: &conf, cfg: cfg.settled(&conf, &raw), log: app.Logger(),
+		strategies: map[string]*strategy{},
+		stops:      make(chan stopRequest, 8),
+		room:       make(chan struct{}, 1), idle: make(chan struct{}, 1), linked: make(chan struct{}),
+		alarms: newAlarms(),
+		jobs:   map[*job]struct{}{}, holding: map[*job]*alarm{}, links: map[*link]struct{}{},
+	}
+	w.pool = pool.New(w.cfg.Concurrency, (*job).run)
+	w.window = window{most: w.cfg.LookAhead, slots: w.cfg.Concurrency}
+	return w
+}
+
+// Hostname is the worker's node name.
+func (w *Worker) Hostname() string { return w.cfg.Hostname }
+
+// Run consumes until ctx ends or Stop is called, and then stops warm: it claims
+// no more, hands back what it has not started, and waits for what runs. It
+// returns nil after a shutdown, warm or cold, when all that it started is gone,
+// but for runs that ignored a hard limit or a cold shutdown. The App stays open.
+func (w *Worker) Run(ctx context.Context) (err error) {
+	if proc.IsChild() {
+		return ErrChild
+	}
+	if w.began.Swap(true) {
+		return errRunning
+	}
+	w.base = context.WithoutCancel(ctx)
+	if err := w.prepare(ctx); err != nil {
+		return err
+	}
+	work, quit := context.WithCancelCause(w.base) // ends last
+	defer func() {
+		quit(nil)
+		w.group.Wait()
+		w.app.Signals.WorkerShutdown.Send(w.base, lovage.WorkerShutdown{Hostname: w.cfg.Hostname})
+	}()
+	w.group.Go(func() { w.alarms.run(work) })
+	if w.events != nil {
+		w.group.Go(func() { w.runEvents(work) })
+	}
+	consuming, stopClaims := context.WithCancelCause(ctx)
+	defer stopClaims(nil)
+	w.group.Go(func() { w.sweep(consuming) })
+	ended := make(chan error, 1)
+	w.group.Go(func() { ended <- guard(func() error { return w.consume(consuming) }) })
+
+	var stop stopRequest
+	select {
+	case err = <-ended: // the connection was given up
+		stop = stopRequest{how: Warm}
+	case <-ctx.Done():
+		stop = stopRequest{how: Warm}
+	case stop = <-w.stops:
+		err = stop.err
+	}
+	stopClaims(nil)
+	w.shutdown(stop)
+	return err
+}
+
+// prepare does what comes before the first connection.
+func (w *Worker) prepare(ctx context.Context) (err error) {
+	if err := w.app.Freeze(); err != nil {
+		return err
+	}
+	w.app.Signals.WorkerInit.Send(ctx, lovage.WorkerInit{Hostname: w.cfg.Hostname})
+	w.logInfo = w.log.Enabled(ctx, slog.LevelInfo)
+	if w.queues, err = w.queuesOf(); err != nil {
+		return err
+	}
+	if len(w.queues) == 0 {
+		return errors.New("worker: no queue is left to consume: ExcludeQueues names them all")
+	}
+	if err := w.buildStrategies(); err != nil {
+		return err
+	}
+	if err := w.app.Init(ctx); err != nil {
+		return err
+	}
+	w.back, err = w.app.Backend(ctx)
+	if err != nil && !errors.Is(err, lovage.ErrNoBackend) {
+		return fmt.Errorf("open the result store: %w", err)
+	}
+	if errors.Is(err, lovage.ErrNoBackend) {
+		w.back = nil
+	}
+	if w.cfg.Purge {
+		if err := w.purge(ctx); err != nil {
+			return err
+		}
+	}
+	if w.cfg.TaskEvents || !w.cfg.WithoutHeartbeat {
+		w.events = w.app.NewDispatcher(nil, w.cfg.Hostname)
+	}
+	return nil
+}
+
+// purge empties the worker's queues.
+func (w *Worker) purge(ctx context.Context) error {
+	conn, err := w.app.Broker(ctx)
+	if err != nil {
+		return err
+	}
+	p, ok := conn.(broker.Purger)
+	if !ok {
+		return fmt.Errorf("worker: purge: %w by this broker", broker.ErrUnsupported)
+	}
+	total := 0
+	for _, q := range w.queues {
+		n, err := p.Purge(ctx, q.Name)
+		if err != nil && !errors.Is(err, broker.ErrNoQueue) {
+			return fmt.Errorf("purge queue %q: %w", q.Name, err)
+		}
+		total += n
+	}
+	w.log.Info(fmt.Sprintf("purge: Erased %d messages from the queue.", total), "messages", total)
+	return nil
+}
+
+// becomeReady tells the world, once.
+func (w *Worker) becomeReady() {
+	names := make([]string, len(w.queues))
+	for i, q := range w.queues {
+		names[i] = q.Name
+	}
+	w.log.Info(w.cfg.Hostname+" ready.", "queues", names, "concurrency", w.cfg.Concurrency)
+	if w.events != nil {
+		w.online()
+	}
+	w.app.Signals.WorkerReady.Send(w.base, lovage.WorkerReady{Hostname: w.cfg.Hostname, PID: proc.PID()})
+	if w.cfg.Ready != nil {
+		w.cfg.Ready(Info{Hostname: w.cfg.Hostname, PID: proc.PID(), Concurrency: w.cfg.Concurrency, Queues: names})
+	}
+}
+
+// counted counts a settlement.
+func (w *Worker) counted(a broker.Action) {
+	if a == broker.DeadLetter || a == broker.Reject {
+		w.count.dead.Add(1)
+	}
+}
+
+// stick counts a run past its hard limit and stops the worker at the cap.
+func (w *Worker) stick() {
+	n := w.count.stuck.Add(1)
+	if w.cfg.StuckLimit > 0 && n == int64(w.cfg.StuckLimit) {
+		w.log.Error("too many runs ignore their hard time limit; the worker stops", "stuck", n)
+		w.request(stopRequest{how: Warm, err: ErrStuck})
+	}
+}
+
+// forever runs a loop of a link, and again if it panics, until the link closes.
+func (w *Worker) forever(l *link, name string, loop func()) {
+	for l.ctx.Err() == nil {
+		if err := guard(func() error { loop(); return nil }); err != nil {
+			w.log.Error("worker: "+name+" panicked and starts anew", "error", err)
+			select {
+			case <-time.After(firstBackoff):
+			case <-l.ctx.Done():
+			}
+		}
+	}
+}
+
+// rescue turns a panic of the worker's own code into a log line, so that it
+// costs one message its turn and nobody else anything.
+func (w *Worker) rescue(where string, then func(error)) {
+	if p := recover(); p != nil {
+		err := fmt.Errorf("worker: %s: panic: %v\n%s", where, p, debug.Stack())
+		w.log.Error("worker: internal error", "where", where, "error", err)
+		then(err)
+	}
+}
+
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
+}
+
+func ring(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,201 @@
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/backend"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/memory"
+	"github.com/lovage-go/lovage/worker"
+)
+
+// world is a store, an app on it, and a worker of that app, inside a bubble.
+type world struct {
+	t     *testing.T
+	store *memory.Store
+	app   *lovage.App
+	w     *worker.Worker
+	log   *logbook
+
+	cancel context.CancelFunc
+	ended  chan error
+}
+
+type setup struct {
+	store   []memory.Option
+	conf    lovage.Config
+	cfg     worker.Config
+	tasks   func(app *lovage.App)
+	broker  func(broker.Conn) broker.Conn // wraps what the worker sees
+	backend func(backend.Backend) backend.Backend
+}
+
+// in runs a test inside a bubble, with a started worker, and holds the
+// invariants at the end: nothing claimed, no slot taken, no goroutine left.
+func in(t *testing.T, s setup, test func(x *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		x := build(t, s)
+		x.start()
+		test(x)
+		if x.cancel != nil {
+			x.stop()
+		}
+		x.invariants()
+	})
+}
+
+func build(t *testing.T, s setup) *world {
+	x := &world{t: t, store: memory.New(s.store...), log: &logbook{}}
+	if s.broker == nil {
+		s.broker = func(c broker.Conn) broker.Conn { return c }
+	}
+	if s.backend == nil {
+		s.backend = func(b backend.Backend) backend.Backend { return b }
+	}
+	x.app = lovage.New("test", s.conf,
+		lovage.WithLogger(slog.New(slog.NewTextHandler(x.log, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+		lovage.WithBroker(func(context.Context) (broker.Conn, error) { return s.broker(x.store.Broker()), nil }),
+		lovage.WithBackend(func(context.Context) (backend.Backend, error) { return s.backend(x.store.Backend()), nil }))
+	if s.tasks != nil {
+		s.tasks(x.app)
+	}
+	if s.cfg.Concurrency == 0 {
+		s.cfg.Concurrency = 4
+	}
+	x.w = worker.New(x.app, s.cfg)
+	return x
+}
+
+func (x *world) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	x.cancel, x.ended = cancel, make(chan error, 1)
+	go func() { x.ended <- x.w.Run(ctx) }()
+	synctest.Wait()
+}
+
+// stop stops the worker warm and wants it to end well.
+func (x *world) stop() {
+	x.t.Helper()
+	x.cancel()
+	x.cancel = nil
+	if err := <-x.ended; err != nil {
+		x.t.Errorf("Run: got %v, want nil", err)
+	}
+}
+
+func (x *world) invariants() {
+	x.t.Helper()
+	if err := x.app.Close(context.Background()); err != nil {
+		x.t.Errorf("app.Close: %v", err)
+	}
+	synctest.Wait()
+	if n := x.lengths("celery").Claimed; n != 0 {
+		x.t.Errorf("messages still claimed: got %d, want 0", n)
+	}
+	s := x.w.Stats()
+	if s.SlotsUsed != 0 || s.Active != 0 || s.Reserved != 0 || s.Finishing != 0 || s.Stuck != 0 {
+		x.t.Errorf("at the end: got %+v, want no slot used, nothing active, reserved, finishing or stuck", s)
+	}
+}
+
+func (x *world) lengths(queue string) broker.Length {
+	x.t.Helper()
+	conn := x.store.Broker()
+	defer conn.Close()
+	all, err := conn.Lengths(x.t.Context(), queue)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return all[queue]
+}
+
+func (x *world) dead() []broker.Dead {
+	x.t.Helper()
+	conn := x.store.Broker()
+	defer conn.Close()
+	list, err := conn.DeadLetters(x.t.Context(), "", "", 100)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return list
+}
+
+// state is what the result store has for an id.
+func (x *world) state(id string) lovage.State {
+	x.t.Helper()
+	b := x.store.Backend()
+	defer b.Close()
+	recs, err := b.Fetch(context.Background(), id)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return recs[0].State
+}
+
+func (x *world) wantState(id string, want lovage.State) {
+	x.t.Helper()
+	if got := x.state(id); got != want {
+		x.t.Errorf("state of %s: got %q, want %q\n%s", id, got, want, x.log)
+	}
+}
+
+func (x *world) wantLog(times int, text string) {
+	x.t.Helper()
+	if got := strings.Count(x.log.String(), text); got != times {
+		x.t.Errorf("log lines with %q: got %d, want %d\n%s", text, got, times, x.log)
+	}
+}
+
+// logbook keeps log lines.
+type logbook struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// AddArgs are two integers.
+type AddArgs struct {
+	X int
+	Y int `lovage:"y,default=0"`
+}
+
+func add(_ context.Context, in AddArgs) (int, error) { return in.X + in.Y, nil }
+
+// delay sends a call and returns its id.
+func delay[In, Out any](x *world, h *lovage.Handle[In, Out], in In, opts ...lovage.CallOption) string {
+	x.t.Helper()
+	r, err := h.Delay(context.Background(), in, opts...)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return r.ID()
+}
+
+var errBoom = errors.New("boom")
+
+// pause lets the bubble's time pass.
+func pause(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
