@@ -68,7 +68,7 @@ func TestKilledPublisherLosesNothingConfirmed(t *testing.T) {
 				said[words[0]] = append(said[words[0]], words[1:]...)
 			}
 		}
-		<-time.After(time.Duration(rng.Int64N(int64(2*time.Millisecond)))) // somewhere inside a transaction
+		<-time.After(time.Duration(rng.Int64N(int64(2 * time.Millisecond)))) // somewhere inside a transaction
 		ch.kill()
 		ch.rest(said)
 	}
@@ -109,7 +109,7 @@ func TestKilledWorkersFinishEachTaskOnce(t *testing.T) {
 				finished[words[0]] = append(finished[words[0]], words[1:]...)
 			}
 		}
-		<-time.After(time.Duration(rng.Int64N(int64(2*time.Millisecond))))
+		<-time.After(time.Duration(rng.Int64N(int64(2 * time.Millisecond))))
 		ch.kill()
 		ch.rest(finished)
 	}

@@ -2,9 +2,7 @@ package redisconn
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -37,15 +35,10 @@ func Dial(ctx context.Context, url string, o Options) (*Client, error) {
 	// The default of half a megabyte each is for other uses than one message.
 	opt.ReadBufferEachConn, opt.WriteBufferEachConn = 64<<10, 64<<10
 	opt.ClientName = "lovage"
-	if deadline, ok := ctx.Deadline(); ok {
-		opt.Dialer.Deadline = deadline
-	}
 	done := make(chan error, 1)
 	go func() {
-		o := opt
-		o.Dialer.Deadline = time.Time{}
 		var err error
-		c.Client, err = rueidis.NewClient(o)
+		c.Client, err = rueidis.NewClient(opt)
 		done <- err
 	}()
 	select {
@@ -106,12 +99,4 @@ func (s Sentinels) Fault(ctx context.Context, err error) error {
 		return fmt.Errorf("redis: %w", err)
 	}
 	return fmt.Errorf("redis: %w: %w", s.Unavailable, err)
-}
-
-// Token is a random name of 16 hexadecimal digits, for what must be unique
-// among all processes.
-func Token() string {
-	var b [8]byte
-	rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
