@@ -8,37 +8,38 @@
 --   S (see store)         store a result
 --   B channel message     publish
 -- Returns 1 or 0 for each change.
+local ARGV, call = ARGV, redis.call
 local unacked, index, prefix = ARGV[1], ARGV[2], ARGV[3]
-local time = redis.call('TIME')
+local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 --STORE--
 local ops = {
-  L = function(i) redis.call('LPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
-  R = function(i) redis.call('RPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
+  L = function(i) call('LPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
+  R = function(i) call('RPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
   P = function(i)
-    local id = string.format('%015d:%s', redis.call('INCR', prefix .. 'lovage.parked.id'), ARGV[i + 1])
+    local id = string.format('%015d:%s', call('INCR', prefix .. 'lovage.parked.id'), ARGV[i + 1])
     local parked = prefix .. 'lovage.parked.' .. ARGV[i]
-    redis.call('HSET', parked .. '.raw', id, ARGV[i + 3])
-    redis.call('ZADD', parked, ARGV[i + 2], id)
+    call('HSET', parked .. '.raw', id, ARGV[i + 3])
+    call('ZADD', parked, ARGV[i + 2], id)
     return i + 4
   end,
   D = function(i)
     local dead = prefix .. 'lovage.dead'
-    local id = redis.call('INCR', dead .. '.id')
-    redis.call('HSET', dead, id, '{"at": ' .. string.format('%d', now) .. ', ' .. string.sub(ARGV[i + 1], 2) .. '\n' .. ARGV[i + 2])
-    redis.call('ZADD', dead .. '.index', id, id)
-    redis.call('ZADD', dead .. '.index.' .. ARGV[i], id, id)
+    local id = call('INCR', dead .. '.id')
+    call('HSET', dead, id, '{"at": ' .. string.format('%d', now) .. ', ' .. string.sub(ARGV[i + 1], 2) .. '\n' .. ARGV[i + 2])
+    call('ZADD', dead .. '.index', id, id)
+    call('ZADD', dead .. '.index.' .. ARGV[i], id, id)
     return i + 3
   end,
   S = store,
-  B = function(i) redis.call('PUBLISH', ARGV[i], ARGV[i + 1]) return i + 2 end,
+  B = function(i) call('PUBLISH', ARGV[i], ARGV[i + 1]) return i + 2 end,
 }
 local skip = {L = 2, R = 2, P = 4, D = 3, S = 5, B = 2}
 local done, out, i = {}, {}, 4
 while i <= #ARGV do
   local field, count = ARGV[i], tonumber(ARGV[i + 1])
   i = i + 2
-  local held = field == '' or redis.call('HDEL', unacked, field) == 1
+  local held = field == '' or call('HDEL', unacked, field) == 1
   if held and field ~= '' then done[#done + 1] = field end
   for _ = 1, count do
     local op = ARGV[i]
@@ -47,6 +48,6 @@ while i <= #ARGV do
   out[#out + 1] = held and 1 or 0
 end
 for j = 1, #done, 1000 do
-  redis.call('ZREM', index, unpack(done, j, math.min(j + 999, #done)))
+  call('ZREM', index, unpack(done, j, math.min(j + 999, #done)))
 end
 return out

@@ -69,6 +69,9 @@ func (c *Client) Limit(ctx context.Context) (context.Context, context.CancelFunc
 
 // Deadline gives a context that ends with the caller's, and in any case in time.
 func (c *Client) Deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= c.Timeout {
+		return ctx, func() {}
+	}
 	return context.WithTimeout(ctx, c.Timeout)
 }
 

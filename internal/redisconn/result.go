@@ -14,26 +14,26 @@ const (
 	GroupKey = "celery-taskset-meta-"
 )
 
-// StoreLua defines store(i): it stores the result that begins at ARGV[i], as
+// StoreLua defines store(i), for a script that has the locals ARGV and call: it stores the result that begins at ARGV[i], as
 // [AppendStore] writes it, and returns the index after it. A success is never
 // overwritten by another state. Celery's document tells its state in its first
 // member; a document of another form has a mark beside it while it is a success.
 const StoreLua = `
 local function succeeded(key, mark)
-  local v = redis.call('GET', key)
+  local v = call('GET', key)
   if not v then return false end
   local state = string.match(v, '^{"status": ?"([^"]*)"')
   if state then return state == 'SUCCESS' end
-  return redis.call('EXISTS', mark) == 1
+  return call('EXISTS', mark) == 1
 end
 local function store(i)
   local key, mark, mode, px, meta = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
   if mode == 'other' and succeeded(key, mark) then return i + 5 end
-  if px == '0' then redis.call('SET', key, meta) else redis.call('SET', key, meta, 'PX', px) end
+  if px == '0' then call('SET', key, meta) else call('SET', key, meta, 'PX', px) end
   if mode == 'marked' then
-    if px == '0' then redis.call('SET', mark, '1') else redis.call('SET', mark, '1', 'PX', px) end
+    if px == '0' then call('SET', mark, '1') else call('SET', mark, '1', 'PX', px) end
   end
-  redis.call('PUBLISH', key, meta)
+  call('PUBLISH', key, meta)
   return i + 5
 end
 `
