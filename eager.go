@@ -75,15 +75,15 @@ func (a *App) apply(ctx context.Context, d *Definition, args, kwargs json.RawMes
 func (a *App) eagerRequest(m *protocol.Message) (*Request, error) {
 	var body protocol.Body
 	var err error
-	if a.conf.TaskProtocol == 1 {
-		_, body, err = protocol.ParseV1(m.Body)
-	} else {
-		raw := m.Body
-		if m.Headers.Compression != "" {
-			if raw, err = serializer.Decompress(m.Headers.Compression, raw, a.limits.MaxBytes); err != nil {
-				return nil, err
-			}
+	raw := m.Body
+	if m.Headers.Compression != "" {
+		if raw, err = serializer.Decompress(m.Headers.Compression, raw, a.limits.MaxBytes); err != nil {
+			return nil, err
 		}
+	}
+	if a.conf.TaskProtocol == 1 {
+		_, body, err = protocol.ParseV1(raw)
+	} else {
 		body, err = protocol.ParseBody(raw)
 	}
 	if err != nil {

@@ -145,7 +145,7 @@ func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\
 func (a *App) record(r *Request, out *Outcome, result json.RawMessage, e *Effects) error {
 	ignore := r.IgnoreResult || (r.def != nil && r.def.set.IgnoreResult)
 	keepErrors := r.def != nil && r.def.set.StoreErrorsEvenIfIgnored && (out.State == Failure || out.State == StateRetry)
-	if !a.stores() || (r.IsEager && !a.conf.TaskStoreEagerResult) {
+	if (r.IsEager && !a.conf.TaskStoreEagerResult) || !a.stores() {
 		return nil
 	}
 	state, info := out.State, out.Info

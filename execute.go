@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime/debug"
 	"time"
 
@@ -78,31 +77,34 @@ func (a *App) Execute(ctx context.Context, r *Request, fin Finisher) Outcome {
 	var out Outcome
 	err := guard(func() error { out = a.execute(ctx, r, once); return nil })
 	switch {
-	case once.done:
+	case once.outcome != nil && err == nil:
+	case once.outcome != nil: // an interceptor panicked after the end of the run
+		out = *once.outcome
+		a.internalError(ctx, r, "interceptor", err)
 	case err != nil: // an interceptor panicked before the end of the run
 		out = a.Conclude(ctx, r, Outcome{State: Failure, Info: newErrorInfo(err, r.def.where)}, once)
 	case out.Fenced == nil: // an interceptor refused the run: its outcome counts
+		if out.State == "" && out.Info == nil { // not meant to be tried for ever
+			out.State = Failure
+		}
 		if out.Info == nil && out.State != Success && out.State != StateIgnored {
 			out.Info = newErrorInfo(errRefused, r.def.where)
 		}
 		out = a.Conclude(ctx, r, out, once)
-	}
-	if once.done && err != nil {
-		a.internalError(ctx, r, "interceptor", err)
 	}
 	return out
 }
 
 var errRefused = errors.New("an interceptor refused the run and gave no reason")
 
-// onceFinisher knows whether a run has come to its end.
+// onceFinisher knows whether, and how, a run has come to its end.
 type onceFinisher struct {
 	Finisher
-	done bool
+	outcome *Outcome
 }
 
 func (f *onceFinisher) Finish(ctx context.Context, e *Effects) error {
-	f.done = true
+	f.outcome = e.Outcome
 	return f.Finisher.Finish(ctx, e)
 }
 
@@ -124,15 +126,6 @@ func (a *App) executeNow(ctx context.Context, r *Request, fin Finisher) Outcome 
 		r.giveUpSlot()
 	}
 	a.finish(ctx, r, &out, fin, true)
-	return out
-}
-
-// Conclude ends a run that cannot speak for itself: out says how it ended
-// (hard time limit, worker lost, revoked, expired, unknown). Effects, hooks and
-// signals are those of its state; TaskPostrun only if the run had begun in this
-// process, which is so at the hard time limit.
-func (a *App) Conclude(ctx context.Context, r *Request, out Outcome, fin Finisher) Outcome {
-	a.finish(context.WithValue(ctx, requestKey, r), r, &out, fin, out.Timeout)
 	return out
 }
 
@@ -173,13 +166,12 @@ func (d *Definition) classify(ctx context.Context, r *Request, value any, err er
 	}
 	var retry *RetryError
 	var reject *RejectError
-	auto := matchesAny(err, d.opts.retryOn) && !matchesAny(err, d.opts.dontRetryOn)
 	switch {
 	case errors.Is(err, ErrIgnore):
 		return Outcome{State: StateIgnored}
 	case errors.As(err, &retry):
 		return d.retry(r, retry)
-	case errors.As(err, &reject) && !auto:
+	case errors.As(err, &reject) && !d.retriesOn(err):
 		return d.reject(reject)
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -194,12 +186,17 @@ func (d *Definition) classify(ctx context.Context, r *Request, value any, err er
 			err = fmt.Errorf("%w: %w", ErrSoftTimeLimit, err)
 		}
 	}
-	if auto {
+	if d.retriesOn(err) {
 		return d.retry(r, &RetryError{Cause: err, opts: options{countdown: d.autoDelay(r)}})
 	}
 	info := newErrorInfo(err, d.where)
 	info.Expected = matchesAny(err, d.opts.throws)
 	return Outcome{State: Failure, Info: info}
+}
+
+// retriesOn reports whether the declaration asks to retry on an error.
+func (d *Definition) retriesOn(err error) bool {
+	return matchesAny(err, d.opts.retryOn) && !matchesAny(err, d.opts.dontRetryOn)
 }
 
 func revokedInfo(why string) *ErrorInfo {
@@ -289,106 +286,6 @@ func (a *App) settle(ctx context.Context, r *Request, out *Outcome) *Effects {
 		out.Fenced = err
 	}
 	return e
-}
-
-// conclude is what follows a stored result, in Celery's order: hook, signal,
-// log, AfterReturn, postrun.
-func (a *App) conclude(ctx context.Context, r *Request, out *Outcome, begun bool) {
-	d := r.def
-	var hooks hookSet
-	if d != nil {
-		hooks = d.hooks
-	}
-	hook := func(where string, f func(context.Context) error) {
-		hctx, cancel := context.WithTimeout(ctx, hookTimeout)
-		defer cancel()
-		if err := guard(func() error { return f(hctx) }); err != nil {
-			a.internalError(ctx, r, where, err)
-		}
-	}
-	switch out.State {
-	case Success:
-		if hooks.onSuccess != nil {
-			hook("OnSuccess", func(ctx context.Context) error { return hooks.onSuccess(ctx, r, out.Result) })
-		}
-		if a.Signals.TaskSuccess.Connected() {
-			a.Signals.TaskSuccess.Send(ctx, TaskSuccess{Task: d, Request: r, Result: out.Result, Runtime: out.Runtime})
-		}
-	case Failure, Rejected:
-		if out.State == Failure && hooks.onFailure != nil {
-			hook("OnFailure", func(ctx context.Context) error { return hooks.onFailure(ctx, r, out.Info) })
-		}
-		if !out.Requeue && a.Signals.TaskFailure.Connected() {
-			a.Signals.TaskFailure.Send(ctx, TaskFailure{Task: d, Request: r, Info: out.Info})
-		}
-	case StateRetry:
-		if hooks.onRetry != nil {
-			hook("OnRetry", func(ctx context.Context) error { return hooks.onRetry(ctx, r, out.Info) })
-		}
-		if a.Signals.TaskRetry.Connected() {
-			a.Signals.TaskRetry.Send(ctx, TaskRetry{Task: d, Request: r, Info: out.Info, Delay: out.Delay})
-		}
-	}
-	a.logOutcome(ctx, r, out)
-	if hooks.afterReturn != nil && (out.State == Success || out.State == Failure) {
-		hook("AfterReturn", func(ctx context.Context) error {
-			return hooks.afterReturn(ctx, r, out.State, out.Result, out.Info)
-		})
-	}
-	if begun && a.Signals.TaskPostrun.Connected() {
-		a.Signals.TaskPostrun.Send(ctx, TaskPostrun{Task: d, Request: r, State: out.State, Result: out.Result})
-	}
-}
-
-// internalError reports what failed without changing state or ack.
-func (a *App) internalError(ctx context.Context, r *Request, where string, err error) {
-	attrs := []any{"task", r.Task, "id", r.ID, "where", where, "error", err}
-	var p *PanicError
-	if errors.As(err, &p) {
-		attrs = append(attrs, "traceback", string(p.Stack))
-	}
-	a.log.Error(fmt.Sprintf("Task %s[%s] INTERNAL ERROR in %s: %v", r.Task, r.ID, where, err), attrs...)
-	if a.Signals.TaskInternalError.Connected() {
-		a.Signals.TaskInternalError.Send(ctx, TaskInternalError{Task: r.def, Request: r, Where: where, Err: err})
-	}
-}
-
-// logOutcome writes the line that Celery's users look for.
-func (a *App) logOutcome(ctx context.Context, r *Request, out *Outcome) {
-	level, text := slog.LevelInfo, ""
-	switch out.State {
-	case Success:
-		if !a.log.Enabled(ctx, level) {
-			return
-		}
-		size := defaultReprSize
-		if r.def != nil {
-			size = r.def.set.ResultReprMaxSize
-		}
-		text = fmt.Sprintf("succeeded in %.6fs: %s", out.Runtime.Seconds(), reprResult(out.Result, size))
-	case Failure:
-		switch {
-		case out.Info.Expected:
-			text = "raised expected: " + out.Info.Repr()
-		default:
-			level, text = slog.LevelError, "raised unexpected: "+out.Info.Repr()
-		}
-	case StateRetry:
-		text = "retry: " + retryText(out)
-	case StateIgnored:
-		text = "ignored"
-	case Rejected:
-		level, text = slog.LevelWarn, fmt.Sprintf("rejected: %s (requeue=%t)", out.Info.Repr(), out.Requeue)
-	case Revoked:
-		text = "revoked: " + fmt.Sprint(out.Info.Args...)
-	default:
-		return
-	}
-	attrs := []any{"task", r.Task, "id", r.ID}
-	if out.State == Failure && !out.Info.Expected && out.Info.Traceback != "" {
-		attrs = append(attrs, "traceback", out.Info.Traceback)
-	}
-	a.log.Log(ctx, level, "Task "+r.Task+"["+r.ID+"] "+text, attrs...)
 }
 
 func (a *App) watchSignals() {

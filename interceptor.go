@@ -10,11 +10,18 @@ import (
 // of these methods. It may change the context and the headers, or refuse by
 // not calling next. Interceptors run outermost first, in the order of Use.
 type (
-	// PublishInterceptor wraps the sending of one message.
+	// PublishInterceptor wraps the sending of one message: a call, a callback or
+	// errback, a retry. For the last three next only adds it to the effects of
+	// the run, which are sent together. An error for a callback fails the task,
+	// one for a retry makes it a Reject, one for an errback is logged.
 	PublishInterceptor interface {
 		Publish(ctx context.Context, m *protocol.Message, next func(context.Context, *protocol.Message) error) error
 	}
-	// ExecuteInterceptor wraps one run, from its start to its last hook.
+	// ExecuteInterceptor wraps one run, from its start to its last hook. When
+	// next returns the run is over, its message settled: what Execute returns
+	// then is for the caller's eyes. Without next, the Outcome returned is that
+	// of the run: its result is stored and its message settled accordingly, and
+	// one without a State and an Info is a failure. Call next at most once.
 	ExecuteInterceptor interface {
 		Execute(ctx context.Context, r *Request, next func(context.Context, *Request) Outcome) Outcome
 	}

@@ -31,8 +31,9 @@ const (
 // a short back-off. All methods are safe for concurrent use. A Lazy must not be
 // copied after first use: a copy panics.
 //
-// A Lazy that is shared, behind a pointer of the class, is not the class's own:
-// close it where it is made, or in Close.
+// A Lazy in a struct that several classes embed by one pointer is shared by
+// them and closes with the last. One behind a field that is a pointer is not the
+// class's own: close it where it is made, or in Close.
 type Lazy[T any] struct {
 	noCopy noCopy
 	// Timeout bounds one opening; 0 means OpenTimeout.
@@ -221,9 +222,14 @@ type lazyField interface {
 	Close(context.Context) error
 }
 
+// adopt makes o the owner, which closes the Lazy, unless another task came
+// first: tasks are registered in the order of their names and close in reverse.
 func (l *Lazy[T]) adopt(o *lifecycle) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.owner != nil {
+		return
+	}
 	l.owner = o
 	o.fields = append(o.fields, l)
 	if l.open {

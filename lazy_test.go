@@ -310,3 +310,35 @@ func TestLazyFieldsCloseWithTheirTask(t *testing.T) {
 		t.Errorf("a Lazy that was never opened still opens after Close: %v", err)
 	}
 }
+
+type sharing struct {
+	lovage.Task
+	*lazyMixin
+	d *diary
+}
+
+func (c *sharing) Run(ctx context.Context, n int) (int, error) {
+	_, err := c.Cache.Get(ctx, func(context.Context) (*thing, error) { return &thing{n, c.d}, nil })
+	return n, err
+}
+
+func (c *sharing) Close(context.Context) error {
+	c.d.write("close %s, open %t", c.Name(), c.Cache.Opened())
+	return nil
+}
+
+func TestALazySharedByTasksClosesWithTheLast(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lovage.Config{})
+	d, mixin := &diary{}, &lazyMixin{}
+	lovage.Register(w.app, "t.a", &sharing{lazyMixin: mixin, d: d})
+	b := lovage.Register(w.app, "t.b", &sharing{lazyMixin: mixin, d: d})
+	lovage.Register(w.app, "t.c", &sharing{lazyMixin: mixin, d: d})
+	if _, err := b.Call(w.ctx(), 7); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.app.Close(w.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	equalLines(t, d.read(), []string{"close t.b, open true", "close t.a, open true", "close 7"})
+}

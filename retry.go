@@ -95,11 +95,12 @@ func (d *Definition) autoDelay(r *Request) *time.Duration {
 func (a *App) retryMessage(r *Request, out *Outcome) (*protocol.Message, error) {
 	e := out.Info.Err.(*RetryError)
 	o := &e.opts
+	argsRepr, kwargsRepr := r.Describe()
 	h := protocol.Headers{
 		Lang: "go", Task: r.Task, ID: r.ID, Shadow: r.Shadow,
 		Group: r.Group, GroupIndex: r.GroupIndex, Retries: r.Retries + 1,
 		RootID: r.RootID, ParentID: r.ID,
-		ArgsRepr: r.ArgsRepr, KwargsRepr: r.KwargsRepr, Origin: a.origin,
+		ArgsRepr: argsRepr, KwargsRepr: kwargsRepr, Origin: a.origin,
 		IgnoreResult: r.IgnoreResult, ReplacedTaskNesting: r.ReplacedTaskNesting,
 		StampedHeaders: r.StampedHeaders, Stamps: r.Stamps, Compression: r.compression,
 	}

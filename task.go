@@ -29,8 +29,15 @@ import (
 //
 // OnSuccess, OnFailure, OnRetry and AfterReturn may also return an error, which
 // is logged and signalled and changes nothing else. Init and Close chain through
-// the embedded bases by themselves: bases first for Init, last for Close. The
-// other hooks override as Go methods do: call t.Base.OnFailure(...) for super.
+// the embedded bases by themselves: bases first for Init, last for Close, so that
+// two bases that both have one are no conflict. The other hooks override as Go
+// methods do: call t.Base.OnFailure(...) for super. Backoff gets a nil err for a
+// Retry that names no cause.
+//
+// Structs without Task may be embedded too, as mixins: their methods that have
+// the form of a hook are hooks, except Close() error, which library types have.
+// A hook with another signature on the class or a base is a panic at
+// registration, and so is one that two embedded types offer at one depth.
 type Task struct {
 	noCopy noCopy
 	def    *Definition

@@ -19,6 +19,16 @@
 // NO_COLOR and TERM=dumb switch colours off. Anything noteworthy in it is a
 // warning in the log.
 //
+// # Logging
+//
+// The worker logs in Celery's format (worker_log_format, and
+// worker_task_log_format for what a run logs by its context or by
+// [lovage.Request.Log]), or as JSON lines with --json. Its level is WARNING
+// unless -l says otherwise; that it is ready is told in any case, unless --quiet
+// or --json. The log is the App's, if New was given none, and with
+// worker_hijack_root_logger, which is the default, it becomes slog's default in
+// a process that [Main] runs. Other commands log warnings alone.
+//
 // # Exit codes
 //
 //	0    done; for call --wait and result: the task succeeded

@@ -54,6 +54,10 @@ func (s *session) report(ctx context.Context, err error) int {
 	if err == nil {
 		return ExitOK
 	}
+	if interrupted(ctx, err) {
+		fmt.Fprintln(s.err, "Aborted!")
+		return ExitInterrupted
+	}
 	var usage *usageError
 	if errors.As(err, &usage) {
 		path := usage.cmd.CommandPath()
@@ -66,8 +70,6 @@ func (s *session) report(ctx context.Context, err error) int {
 		return ExitUsage
 	case errors.As(err, &exit):
 		return exit.code
-	case interrupted(ctx, err):
-		return ExitInterrupted
 	case errors.Is(err, broker.ErrUnavailable), errors.Is(err, backend.ErrUnavailable):
 		return ExitUnavailable
 	}

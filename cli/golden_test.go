@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/cli"
 	_ "github.com/lovage-go/lovage/memory"
 )
@@ -87,6 +89,7 @@ func (s *shell) transcript(args ...string) string {
 var (
 	uuids    = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	revision = regexp.MustCompile(`"revision":"[0-9a-f]*",?`)
+	lines    = regexp.MustCompile(`_test\.go:\d+`)
 	cpus     = regexp.MustCompile(`"cpus":\d+|cpus:\d+`)
 	stamps   = regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?`)
 )
@@ -96,6 +99,7 @@ var (
 func golden(t *testing.T, name, text string) {
 	t.Helper()
 	text = uuids.ReplaceAllString(text, "<uuid>")
+	text = lines.ReplaceAllString(text, "_test.go:<line>")
 	text = revision.ReplaceAllString(text, "")
 	text = cpus.ReplaceAllStringFunc(text, func(m string) string { return strings.TrimRight(m, "0123456789") + "<cpus>" })
 	text = stamps.ReplaceAllString(text, "<time>")
@@ -117,4 +121,8 @@ func golden(t *testing.T, name, text string) {
 	if text != string(want) {
 		t.Errorf("%s differs: got\n%s\nwant\n%s", path, text, want)
 	}
+}
+
+func brokerAway(context.Context) (broker.Conn, error) {
+	return nil, fmt.Errorf("connect to the broker: %w", broker.ErrUnavailable)
 }

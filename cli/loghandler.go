@@ -58,17 +58,35 @@ func newHandler(w io.Writer, cfg handlerConfig) *handler {
 // Enabled reports whether the level is logged.
 func (h *handler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.cfg.level }
 
-// Handle writes one record. What a run logs with its context gets the task's
-// name and id, unless the message has the id.
+// Handle writes one record. What a run logs, by its context or by its
+// Request's Log, has the task's format, unless the message names the id itself.
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
+	attrs := slices.Clip(h.attrs)
+	r.Attrs(func(a slog.Attr) bool {
+		a.Key = h.prefix + a.Key
+		attrs = append(attrs, a)
+		return true
+	})
 	line := lineData{record: &r}
-	pieces := h.plain
-	if req := lovage.RequestFrom(ctx); req != nil && !strings.Contains(r.Message, req.ID) {
+	if req := lovage.RequestFrom(ctx); req != nil {
 		line.task, line.id = req.Task, req.ID
+	} else {
+		line.task, line.id = textOf(attrs, "task"), textOf(attrs, "id")
+	}
+	pieces, inTask := h.plain, line.task != "" && line.id != "" && !strings.Contains(r.Message, line.id)
+	if inTask {
 		pieces = h.task
 	}
-	line.message = h.message(&r)
 	var b strings.Builder
+	b.WriteString(r.Message)
+	for _, a := range attrs {
+		if inTask && (a.Key == "task" && a.Value.String() == line.task || a.Key == "id" && a.Value.String() == line.id) {
+			continue
+		}
+		appendAttr(&b, r.Message, "", a)
+	}
+	line.message = b.String()
+	b.Reset()
 	for _, p := range pieces {
 		p(&b, &line)
 	}
@@ -80,6 +98,16 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	defer h.mu.Unlock()
 	_, err := io.WriteString(h.w, text+"\n")
 	return err
+}
+
+// textOf is a text attribute, or "".
+func textOf(attrs []slog.Attr, key string) string {
+	for _, a := range attrs {
+		if a.Key == key && a.Value.Kind() == slog.KindString {
+			return a.Value.String()
+		}
+	}
+	return ""
 }
 
 // WithAttrs returns a handler whose records have the attributes.
@@ -103,20 +131,7 @@ func (h *handler) WithGroup(name string) slog.Handler {
 	return &c
 }
 
-// message is the text with its attributes.
-func (h *handler) message(r *slog.Record) string {
-	var b strings.Builder
-	b.WriteString(r.Message)
-	for _, a := range h.attrs {
-		appendAttr(&b, r.Message, "", a)
-	}
-	r.Attrs(func(a slog.Attr) bool {
-		appendAttr(&b, r.Message, h.prefix, a)
-		return true
-	})
-	return b.String()
-}
-
+// appendAttr adds an attribute that the message does not tell already.
 func appendAttr(b *strings.Builder, message, prefix string, a slog.Attr) {
 	v := a.Value.Resolve()
 	if a.Equal(slog.Attr{}) {
@@ -147,15 +162,20 @@ func appendAttr(b *strings.Builder, message, prefix string, a slog.Attr) {
 
 // told reports whether a message has a value as a word of its own.
 func told(message, value string) bool {
-	i := strings.Index(message, value)
-	if i < 0 {
-		return false
-	}
 	word := func(c byte) bool {
 		return c == '_' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 	}
-	end := i + len(value)
-	return (i == 0 || !word(message[i-1]) || !word(value[0])) && (end == len(message) || !word(message[end]) || !word(value[len(value)-1]))
+	for from := 0; ; from++ {
+		i := strings.Index(message[from:], value)
+		if i < 0 {
+			return false
+		}
+		from += i
+		end := from + len(value)
+		if (from == 0 || !word(message[from-1]) || !word(value[0])) && (end == len(message) || !word(message[end]) || !word(value[len(value)-1])) {
+			return true
+		}
+	}
 }
 
 // lineData is what the pieces of a format are filled from.

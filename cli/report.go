@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lovage-go/lovage"
-	"github.com/lovage-go/lovage/broker"
 )
 
 func (s *session) reportCommand() *cobra.Command {
@@ -27,19 +26,17 @@ func (s *session) reportCommand() *cobra.Command {
 	return cmd
 }
 
+// where is the transport and the result store, in words.
+func (s *session) where() (transport, results string) {
+	transport, results = s.app.URLs()
+	return or(transport, "not set"), or(results, "disabled")
+}
+
 // printReport opens nothing: it works where a broker does not.
 func (s *session) printReport(all, asJSON bool) error {
 	conf := s.app.Config()
 	rows := conf.Table(all)
-	transport, results := "not set", "disabled"
-	if conf.BrokerURL != "" {
-		transport = broker.Redact(conf.BrokerURL)
-	} else if conf.BrokerWriteURL != "" {
-		transport = broker.Redact(conf.BrokerWriteURL)
-	}
-	if conf.ResultBackend != "" {
-		results = broker.Redact(conf.ResultBackend)
-	}
+	transport, results := s.where()
 	if asJSON {
 		type setting struct {
 			Name   string `json:"name"`
@@ -53,13 +50,13 @@ func (s *session) printReport(all, asJSON bool) error {
 			}
 		}
 		return s.printJSON(map[string]any{
-			"lovage": Version, "revision": revision(), "go": runtime.Version(), "system": runtime.GOOS, "arch": runtime.GOARCH,
+			"lovage": lovage.Version, "revision": revision(), "go": runtime.Version(), "system": runtime.GOOS, "arch": runtime.GOARCH,
 			"cpus": runtime.NumCPU(), "app": s.app.Name(), "tasks": s.app.TaskNames(),
 			"transport": transport, "results": results, "settings": list,
 		})
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nsoftware -> lovage:%s go:%s\n", Version, strings.TrimPrefix(runtime.Version(), "go"))
+	fmt.Fprintf(&b, "\nsoftware -> lovage:%s go:%s\n", lovage.Version, strings.TrimPrefix(runtime.Version(), "go"))
 	fmt.Fprintf(&b, "platform -> system:%s arch:%s cpus:%d\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
 	fmt.Fprintf(&b, "app      -> %s tasks:%d\n", s.app.Name(), len(s.app.TaskNames()))
 	fmt.Fprintf(&b, "settings -> transport:%s results:%s\n\n", transport, results)

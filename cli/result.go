@@ -78,6 +78,10 @@ func (s *session) printOutcome(m *lovage.Meta, f outcomeFlags) error {
 		return nil
 	}
 	if f.traceback {
+		if m.Traceback == "" && code == ExitOK {
+			s.note("task %s (%s) has no traceback", m.TaskID, m.Status)
+			return nil
+		}
 		if m.Traceback == "" {
 			return exitf(code, "task %s (%s) has no traceback", m.TaskID, m.Status)
 		}

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/lovage-go/lovage"
-	"github.com/lovage-go/lovage/internal/proc"
 )
 
 // globals are the flags of every command.
@@ -63,13 +62,30 @@ func (s *session) root() *cobra.Command {
 		add(root.PersistentFlags())
 	}
 	root.AddCommand(s.callCommand(), s.deadCommand(), s.purgeCommand(), s.queuesCommand(), s.reportCommand(),
-		s.resultCommand(), s.statusCommand(), s.tasksCommand(), s.versionCommand())
+		s.resultCommand(), s.statusCommand(), s.tasksCommand(), s.versionCommand(), s.workerCommand())
 	root.AddCommand(s.extra...)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { _, _ = io.WriteString(s.out, helpText(cmd)) })
+	root.SetHelpCommand(s.helpCommand())
 	root.InitDefaultHelpCmd()
 	finish(root)
 	return root
+}
+
+// helpCommand is help COMMAND, which is COMMAND --help.
+func (s *session) helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "help [COMMAND]...",
+		Short:             "Show the help text of a command.",
+		PersistentPreRunE: func(*cobra.Command, []string) error { return nil }, // a wrong setting keeps nobody from help
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return s.noCommand(cmd.Root(), args)
+			}
+			return found.Help()
+		},
+	}
 }
 
 // finish gives every command what cobra would word otherwise.
@@ -121,8 +137,11 @@ func (s *session) configure(cmd *cobra.Command) error {
 	if g.loader != "" {
 		s.note("--loader has no meaning here: settings come from code, --config, the environment and the command line")
 	}
-	if cmd.Name() != "worker" {
-		s.defaultLog()
+	s.defaultLog()
+	if cmd == s.workerCmd {
+		if err := s.checkWorker(cmd, &s.workerFlags); err != nil {
+			return err
+		}
 	}
 	file := g.config
 	if file == "" {
@@ -167,9 +186,6 @@ func (s *session) note(format string, a ...any) {
 		fmt.Fprintf(s.err, "note: "+format+"\n", a...)
 	}
 }
-
-// host is this machine's name.
-func (s *session) host() string { return proc.Hostname() }
 
 // group declares flags under a heading of the help text.
 type group struct {

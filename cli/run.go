@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -16,6 +17,7 @@ import (
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/internal/proc"
 	"github.com/lovage-go/lovage/internal/term"
+	"github.com/lovage-go/lovage/worker"
 )
 
 // closeTimeout bounds the closing of the App at the end of a command.
@@ -43,10 +45,17 @@ func Name(name string) Option { return func(s *session) { s.name = name } }
 // Environ replaces the environment, name=value.
 func Environ(environ []string) Option { return func(s *session) { s.environ = environ } }
 
-// Main runs the program's command line and exits.
+// Main runs the program's command line and exits. In a child of a process pool
+// it serves that pool instead.
 func Main(app *lovage.App, opts ...Option) {
 	opts = append([]Option{Name(filepath.Base(os.Args[0])), process}, opts...)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends a command that does not heed the first
+	if lovage.IsChild() {
+		err := worker.Run(ctx, app, worker.Config{})
+		fmt.Fprintln(os.Stderr, "Error:", err)
+		os.Exit(ExitFailure)
+	}
 	code := Run(ctx, app, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, opts...)
 	stop()
 	os.Exit(code)
@@ -93,6 +102,10 @@ type session struct {
 	extra   []*cobra.Command
 	flags   []func(*pflag.FlagSet)
 	global  globals
+	worker  []func(*worker.Config)
+
+	workerCmd   *cobra.Command
+	workerFlags workerFlags
 }
 
 // getenv is the last value of a variable, as a shell has it.

@@ -6,10 +6,9 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-)
 
-// Version is the version of Lovage.
-const Version = "0.1.0"
+	"github.com/lovage-go/lovage"
+)
 
 const module = "github.com/lovage-go/lovage"
 
@@ -28,7 +27,7 @@ func (s *session) versionCommand() *cobra.Command {
 // printVersion writes Lovage's version, and in JSON also what it was built with.
 func (s *session) printVersion(asJSON bool) error {
 	if !asJSON {
-		_, err := fmt.Fprintf(s.out, "lovage %s\n", Version)
+		_, err := fmt.Fprintf(s.out, "lovage %s\n", lovage.Version)
 		return err
 	}
 	return s.printJSON(struct {
@@ -37,7 +36,7 @@ func (s *session) printVersion(asJSON bool) error {
 		Go       string `json:"go"`
 		Platform string `json:"platform"`
 		App      string `json:"app"`
-	}{Version, revision(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, s.app.Name()})
+	}{lovage.Version, revision(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, s.app.Name()})
 }
 
 // revision is the commit this program was built from, or the version of the

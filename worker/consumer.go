@@ -29,10 +29,12 @@ func (w *Worker) consume(ctx context.Context) error {
 				}
 				lost, tries, wait = time.Time{}, 0, firstBackoff
 			})
-			l.retire()
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil // the shutdown closes the link
+		}
+		if l != nil {
+			l.retire()
 		}
 		tries++
 		if e := w.giveUp(err, tries); e != nil {

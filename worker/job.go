@@ -129,6 +129,9 @@ func (j *job) run() {
 		j.end()
 		return
 	}
+	if j.lastChance() {
+		defer w.alone()() // before the loss is counted: waiting is no run
+	}
 	if out, verdict, ok := j.admit(); !ok {
 		j.slot.drop()
 		if out != nil {
@@ -274,10 +277,16 @@ func (j *job) end() {
 	delete(w.jobs, j)
 	none := len(w.jobs) == 0
 	w.mu.Unlock()
+	j.link.leave()
 	if none {
 		ring(w.idle)
 	}
 	ring(w.room)
+	if j.suspect() {
+		if next := w.suspects.leave(j); next != nil {
+			w.admit(next, time.Now())
+		}
+	}
 }
 
 // lost counts an orphaned message just before it runs again, and ends it at the

@@ -13,7 +13,7 @@ import (
 
 // link is one connection with its consumer: claims belong to it, runs do not. A
 // link that is lost or has stalled is retired: it claims no more, but renews and
-// settles what it has claimed, and closes when nothing is left.
+// settles what it has claimed, and closes when its last job has ended.
 type link struct {
 	w        *Worker
 	conn     broker.Conn
@@ -27,7 +27,7 @@ type link struct {
 	ctx    context.Context // ends when the link closes
 	cancel context.CancelCauseFunc
 
-	open     atomic.Int64 // claims that are not settled
+	open     atomic.Int64 // jobs that came by it and have not ended
 	asked    atomic.Int64 // since when a claim is under way; 0: none is
 	answered chan struct{}
 	once     sync.Once
@@ -198,10 +198,10 @@ func (l *link) lose(j *job) {
 }
 
 // release tells that nothing is owed to the broker for a job any more.
-func (l *link) release(j *job) {
-	if j.settled.Swap(true) {
-		return
-	}
+func (l *link) release(j *job) { j.settled.Store(true) }
+
+// leave tells that a job will not need the link any more.
+func (l *link) leave() {
 	if l.open.Add(-1) == 0 && l.isRetired() {
 		l.w.group.Go(func() { l.close(nil) })
 	}
@@ -213,7 +213,7 @@ func (l *link) isRetired() bool {
 	return l.retired
 }
 
-// retire lets the link claim no more; it closes when it owes nothing.
+// retire lets the link claim no more; it closes with its last job.
 func (l *link) retire() {
 	l.mu.Lock()
 	l.retired = true

@@ -50,6 +50,7 @@ func (w *Worker) shutdown(r stopRequest) {
 	}
 	w.mu.Unlock()
 	w.handBack(held...)
+	w.handBack(w.suspects.close()...)
 	w.handBack(w.pool.Close()...)
 	if r.how == Warm {
 		if r = w.await(nil); r.how == Cold {

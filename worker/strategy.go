@@ -94,6 +94,9 @@ func (w *Worker) admit(j *job, now time.Time) {
 			return
 		}
 	}
+	if j.suspect() && !w.suspects.enter(j) {
+		return
+	}
 	w.announce(j)
 	if !w.pool.Put(j) {
 		w.handBack(j)

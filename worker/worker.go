@@ -49,6 +49,7 @@ type Worker struct {
 	window     window
 	alarms     *alarms
 	revokes    revoked
+	suspects   suspects
 	events     *events.Dispatcher // nil: no events
 	count      counters
 

@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/memory"
+	"github.com/lovage-go/lovage/protocol"
 	"github.com/lovage-go/lovage/worker"
 )
 
@@ -36,6 +38,7 @@ type setup struct {
 	cfg     worker.Config
 	tasks   func(app *lovage.App)
 	broker  func(broker.Conn) broker.Conn // wraps what the worker sees
+	conn    func(broker.Conn) broker.Conn // likewise, and nothing else does
 	backend func(backend.Backend) backend.Backend
 }
 
@@ -46,11 +49,13 @@ func in(t *testing.T, s setup, test func(x *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		x := build(t, s)
 		x.start()
+		defer x.invariants()
+		defer func() {
+			if x.cancel != nil {
+				x.stop()
+			}
+		}()
 		test(x)
-		if x.cancel != nil {
-			x.stop()
-		}
-		x.invariants()
 	})
 }
 
@@ -62,9 +67,23 @@ func build(t *testing.T, s setup) *world {
 	if s.backend == nil {
 		s.backend = func(b backend.Backend) backend.Backend { return b }
 	}
+	wrap := func(c broker.Conn) broker.Conn {
+		if s.conn != nil {
+			return s.conn(c)
+		}
+		f, _ := c.(broker.Fanouter)
+		if p, ok := s.broker(c).(plainConn); ok {
+			return rawConn{p}
+		}
+		return struct {
+			rawConn
+			broker.Fanouter
+			broker.Purger
+		}{rawConn{s.broker(c)}, f, c.(broker.Purger)}
+	}
 	x.app = lovage.New("test", s.conf,
 		lovage.WithLogger(slog.New(slog.NewTextHandler(x.log, &slog.HandlerOptions{Level: slog.LevelDebug}))),
-		lovage.WithBroker(func(context.Context) (broker.Conn, error) { return s.broker(x.store.Broker()), nil }),
+		lovage.WithBroker(func(context.Context) (broker.Conn, error) { return wrap(x.store.Broker()), nil }),
 		lovage.WithBackend(func(context.Context) (backend.Backend, error) { return s.backend(x.store.Backend()), nil }))
 	if s.tasks != nil {
 		s.tasks(x.app)
@@ -199,3 +218,100 @@ func pause(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
 }
+
+// raw publishes a message as a stranger may: headers that are no headers reach
+// the worker as they are, by rawConn.
+func (x *world) raw(headers, body, contentType string) {
+	x.t.Helper()
+	if contentType == "" {
+		contentType = protocol.ContentJSON
+	}
+	text, _ := json.Marshal(headers)
+	conn := x.store.Broker()
+	defer conn.Close()
+	err := conn.Publish(context.Background(), &broker.Message{
+		Headers: protocol.Headers{Extra: map[string]json.RawMessage{"raw": text}}, Body: []byte(body), Queue: "celery",
+		Properties: protocol.Properties{ContentType: contentType, ContentEncoding: "utf-8"},
+	})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// rawConn gives consumers the headers that raw was given.
+type rawConn struct{ broker.Conn }
+
+func (c rawConn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Consumer, error) {
+	cons, err := c.Conn.Consume(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if p, plain := cons.(plainConsumer); plain {
+		return struct {
+			rawPlain
+			broker.LeaseRenewer
+		}{rawPlain{cons}, p}, nil
+	}
+	id := c.Conn.(broker.StoreIdentity)
+	return rawConsumer{rawPlain{cons}, cons.(broker.AtomicFinisher), cons.(broker.LeaseRenewer), cons.(broker.LossCounter), id}, nil
+}
+
+type rawPlain struct{ broker.Consumer }
+
+func (c rawPlain) Claim(ctx context.Context, limit int) ([]broker.Delivery, error) {
+	ds, err := c.Consumer.Claim(ctx, limit)
+	for i := range ds {
+		var h struct{ Raw string }
+		if json.Unmarshal(ds[i].Headers, &h) == nil && h.Raw != "" {
+			ds[i].Headers = []byte(h.Raw)
+		}
+	}
+	return ds, err
+}
+
+type rawConsumer struct {
+	rawPlain
+	broker.AtomicFinisher
+	broker.LeaseRenewer
+	broker.LossCounter
+	broker.StoreIdentity
+}
+
+// fails wants Run to end at once with an error that says text.
+func fails(t *testing.T, s setup, text string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		x := build(t, s)
+		defer x.app.Close(context.Background())
+		if err := x.w.Run(t.Context()); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("Run: got %v, want an error with %q", err, text)
+		}
+	})
+}
+
+// plainBroker hides all that the store can do but leases, and parking.
+func plainBroker(c broker.Conn) broker.Conn { return plainConn{c} }
+
+type plainConn struct{ broker.Conn }
+
+func (c plainConn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Consumer, error) {
+	cons, err := c.Conn.Consume(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return plainConsumer{cons, cons.(broker.LeaseRenewer)}, nil
+}
+
+func (c plainConn) Features() broker.Features {
+	f := c.Conn.Features()
+	f.Park = false
+	return f
+}
+
+type plainConsumer struct {
+	broker.Consumer
+	broker.LeaseRenewer
+}
+
+// plainBackend hides that the result store is the broker.
+func plainBackend(b backend.Backend) backend.Backend { return struct{ backend.Backend }{b} }

@@ -126,6 +126,54 @@ func work(b *testing.B, c broker.Conn, n, batch int) {
 	}
 }
 
+// BenchmarkPool is a worker's way: one goroutine claims ahead, and each run
+// finishes by a call of its own, of which up to 512 are under way; the committer
+// brings them together.
+func BenchmarkPool(b *testing.B) {
+	c := open(b, tempURL(b))
+	fill(b, c, "celery", 0, b.N, time.Time{})
+	ctx := context.Background()
+	cs := consume(b, c, "celery")
+	fa := cs.(broker.AtomicFinisher)
+	const unfinished, ahead = 512, 256
+	jobs := make(chan *broker.Delivery, ahead)
+	var wg sync.WaitGroup
+	for range unfinished {
+		wg.Go(func() {
+			for d := range jobs {
+				h, err := protocol.ParseHeaders(d.Headers)
+				if err != nil {
+					b.Error(err)
+				}
+				err = fa.FinishAll(ctx, broker.Finish{
+					Store:  []*protocol.Record{{TaskID: h.ID, State: protocol.Success, Meta: meta, Expires: 24 * time.Hour}},
+					Settle: broker.Settlement{Delivery: d},
+				})
+				if err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	b.ResetTimer()
+	for done := 0; done < b.N; {
+		ds, err := cs.Claim(ctx, ahead)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range ds {
+			jobs <- &ds[i]
+		}
+		done += len(ds)
+	}
+	close(jobs)
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tasks/s")
+	if err := cs.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // BenchmarkBareLoop is what the same driver gives to a loop with one plain table
 // for messages and one for results: claim, store, ack, by batches.
 func BenchmarkBareLoop(b *testing.B) {

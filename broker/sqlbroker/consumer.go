@@ -231,6 +231,9 @@ func (cs *Consumer) take(ctx context.Context, limit int) ([]broker.Delivery, err
 		}
 		cs.held[cl] = struct{}{}
 		out[i] = deliveryOf(&cl.row)
+		if n := len(cl.row.Body); n > cs.conn.maxBody {
+			out[i].Malformed = fmt.Errorf("its body has %d bytes, the limit is %d: %w", n, cs.conn.maxBody, broker.ErrTooLarge)
+		}
 		out[i].Losses, out[i].Claim = cl.losses, cl
 	}
 	return out, nil

@@ -1,9 +1,16 @@
+//go:build unix
+
 package sqlbroker_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -254,6 +261,45 @@ func TestKilledHolderIsNoticedWithinFiveSeconds(t *testing.T) {
 	}
 	if took := time.Since(began); took > 5*time.Second || !ds[0].Orphaned {
 		t.Errorf("the orphan came after %v, orphaned: %v", took, ds[0].Orphaned)
+	}
+}
+
+func TestLockFileDeletedByHand(t *testing.T) {
+	t.Parallel()
+	url := tempURL(t)
+	c, other := apart(t, url, nil), apart(t, url, nil)
+	cs, rival := consume(t, c, "celery"), consume(t, other, "celery")
+	if err := c.Publish(t.Context(), message("celery", "a")); err != nil {
+		t.Fatal(err)
+	}
+	ds, err := cs.Claim(limit(t, 5*time.Second), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	locks, err := filepath.Glob(strings.TrimPrefix(url, "sqlite://") + "-lovage/*.lock")
+	if err != nil || len(locks) != 2 {
+		t.Fatalf("lock files %v, %v", locks, err)
+	}
+	for _, l := range locks {
+		if err := os.Remove(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	taken, err := rival.Claim(limit(t, 5*time.Second), 1) // it takes the holder for dead
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cs.Settle(t.Context(), broker.Settlement{Delivery: &ds[0]}); !errors.Is(err, broker.ErrLeaseLost) {
+		t.Errorf("the settlement of the one taken for dead: %v, want ErrLeaseLost", err)
+	}
+	// The rival registered with a lock file made anew, so it is not taken for dead.
+	short, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	if again, err := cs.Claim(short, 1); len(again) != 0 {
+		t.Errorf("the message was taken from its living holder (%v)", err)
+	}
+	if err := rival.Settle(t.Context(), broker.Settlement{Delivery: &taken[0]}); err != nil {
+		t.Error(err)
 	}
 }
 

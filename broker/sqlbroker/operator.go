@@ -18,7 +18,7 @@ func (c *Conn) Purge(ctx context.Context, queue string) (int, error) {
 // entry for each message.
 func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker.Length, error) {
 	var out map[string]broker.Length
-	err := c.db.View(ctx, func(tx *sqlstore.Tx) error {
+	err := c.db.Snapshot(ctx, func(tx *sqlstore.Tx) error {
 		ls, err := tx.Lengths(queues...)
 		if err != nil {
 			return err
@@ -35,7 +35,7 @@ func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker
 // Peek lists waiting messages, next one first, the delayed ones last.
 func (c *Conn) Peek(ctx context.Context, queue string, offset, limit int) ([]broker.Delivery, error) {
 	var out []broker.Delivery
-	err := c.db.View(ctx, func(tx *sqlstore.Tx) error {
+	err := c.db.Snapshot(ctx, func(tx *sqlstore.Tx) error {
 		rows, err := tx.Peek(queue, offset, limit)
 		if err != nil {
 			return err

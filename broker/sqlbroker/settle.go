@@ -249,5 +249,6 @@ func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, err
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cl.losses, cl.counted = int(n), true
+	cl.row.Counted()
 	return int(n), nil
 }

@@ -76,7 +76,7 @@ type report struct {
 }
 
 func TestCrash(t *testing.T) {
-	p := plan{seed: *seed, tasks: 700, producers: 2, workers: 3, concurrency: 4, killEvery: 700 * time.Millisecond, poison: true, lease: 5 * time.Second}
+	p := plan{seed: *seed, tasks: 3000, producers: 2, workers: 3, concurrency: 4, killEvery: 300 * time.Millisecond, poison: true, lease: 5 * time.Second}
 	rounds := 1
 	if *full {
 		p.tasks, p.producers, p.workers, p.concurrency = 20_000, 3, 4, 8

@@ -150,7 +150,7 @@ func runProducer(url, ledgerPath, prefix string, n int, poison bool) error {
 		if fateOf(id, poison) == linked {
 			opts = append(opts, lovage.Link(p.after.S(id)))
 		}
-		in := work{ID: id, Millis: i % 7, Poison: poison}
+		in := work{ID: id, Millis: i % 23, Poison: poison}
 		if _, err := p.work.Delay(ctx, in, opts...); err != nil {
 			return fmt.Errorf("send %s: %w", id, err)
 		}

@@ -39,6 +39,7 @@ type bell struct {
 	rung    chan struct{} // closed by the next ring
 	waiting int
 	remote  *remoteBell // started by the first waiter
+	closed  bool
 	path    string
 	out     *ringer
 }
@@ -103,10 +104,12 @@ func (e *Ear) Listen() {
 	if !e.on {
 		e.on = true
 		e.b.waiting++
-		if e.b.remote == nil {
-			e.b.remote = startRemoteBell(e.core, e.b)
+		if !e.b.closed {
+			if e.b.remote == nil {
+				e.b.remote = startRemoteBell(e.core, e.b)
+			}
+			e.b.remote.wanted(true)
 		}
-		e.b.remote.wanted(true)
 	}
 	e.rung = e.b.rung
 }
@@ -142,15 +145,20 @@ func (e *Ear) Close() {
 	}
 }
 
-// close ends the remote halves. Nobody waits any more.
+// close ends the remote halves. Ears may still be about to leave.
 func (b *bells) close() error {
 	var errs []error
 	for i := range b.each {
-		if r := b.each[i].remote; r != nil {
-			errs = append(errs, r.close())
+		one := &b.each[i]
+		one.mu.Lock()
+		remote := one.remote
+		one.closed, one.remote = true, nil
+		one.mu.Unlock()
+		if remote != nil {
+			errs = append(errs, remote.close())
 		}
-		if out := b.each[i].out; out != nil {
-			errs = append(errs, out.close())
+		if one.out != nil {
+			errs = append(errs, one.out.close())
 		}
 	}
 	return errors.Join(errs...)

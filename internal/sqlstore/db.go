@@ -264,8 +264,8 @@ func (c *core) start() error {
 	return nil
 }
 
-// View runs fn on a reading connection. Each statement sees the last commit
-// before it; several see one state only inside tx.Snapshot.
+// View runs fn on a reading connection. Each of its statements sees the last
+// commit before it. fn may be run again after a failed try.
 func (c *core) View(ctx context.Context, fn func(*Tx) error) error {
 	if err := c.start(); err != nil {
 		return err
@@ -278,31 +278,60 @@ func (c *core) View(ctx context.Context, fn func(*Tx) error) error {
 		return context.Cause(ctx)
 	}
 	defer func() { c.readers <- r }()
-	gen := c.fileGen.Load()
-	if now := time.Now().UnixNano(); now-c.looked.Load() > int64(50*time.Millisecond) {
-		c.looked.Store(now)
-		if c.moved() {
-			return c.errMoved()
-		}
+	if err := c.fresh(ctx, r); err != nil {
+		return err
 	}
-	if r.c == nil || r.gen != gen {
-		if r.c != nil {
-			r.c.close()
-			r.c = nil
-		}
-		fresh, err := dial(c.cfg.Path, sqliteDialect)
-		if err != nil {
-			return err
-		}
-		if err := fresh.script("PRAGMA busy_timeout = 0; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -1000"); err != nil {
-			return errors.Join(err, fresh.close())
-		}
-		r.c, r.gen = fresh, gen
-	}
-	// A reader meets a lock only while the WAL is being recovered or removed.
+	// A reader meets a lock only while the log is being recovered or removed.
 	return c.patiently(func() error {
 		return fn(&Tx{conn: r.c, core: c, now: micros(time.Now())})
 	})
+}
+
+// Snapshot is View with all statements of fn seeing one state of the store.
+func (c *core) Snapshot(ctx context.Context, fn func(*Tx) error) error {
+	return c.View(ctx, func(tx *Tx) error {
+		if err := tx.script("BEGIN"); err != nil {
+			return err
+		}
+		err := fn(tx)
+		if end := tx.script("ROLLBACK"); err == nil {
+			err = end
+		}
+		return err
+	})
+}
+
+// fresh makes a reader's connection one to the file that is there now.
+func (c *core) fresh(ctx context.Context, r *reader) error {
+	last, now := c.looked.Load(), time.Now().UnixNano()
+	if (now-last > int64(50*time.Millisecond) || now < last) && c.looked.CompareAndSwap(last, now) && c.moved() {
+		c.looked.Store(0) // whoever reads next looks again
+		if c.missing() {
+			return c.errMoved()
+		}
+		// The committer opens the file that has taken the old one's place.
+		if err := c.UpdateLazily(ctx, func(*Tx) error { return nil }); err != nil {
+			return err
+		}
+	}
+	gen := c.fileGen.Load()
+	if r.c != nil && r.gen == gen {
+		return nil
+	}
+	if r.c != nil {
+		r.c.close()
+		r.c = nil
+	}
+	conn, err := dial(c.cfg.Path, sqliteDialect)
+	if err != nil {
+		return err
+	}
+	err = conn.script("PRAGMA busy_timeout = 0; PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -1000")
+	if err != nil {
+		return errors.Join(err, conn.close())
+	}
+	r.c, r.gen = conn, gen
+	return nil
 }
 
 func (c *core) close() error {

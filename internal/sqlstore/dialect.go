@@ -21,7 +21,6 @@ const (
 
 	stMessageInsert
 	stMessageDelete
-	stMessageRead
 	stReadyInsert
 	stReadyAny
 	stReadyTake
@@ -65,7 +64,6 @@ const (
 	stResultStore
 	stResultFetch
 	stResultDelete
-	stResultMax
 	stResultSince
 	stResultChanged
 	stResultExpire
@@ -110,7 +108,6 @@ var sqliteDialect = &dialect{
 
 	stMessageInsert: `INSERT INTO lovage_message (id, headers, envelope, body) VALUES (?, ?, ?, ?)`,
 	stMessageDelete: `DELETE FROM lovage_message WHERE id = ?`,
-	stMessageRead:   `SELECT headers, envelope, body FROM lovage_message WHERE id = ?`,
 
 	stReadyInsert: `INSERT INTO lovage_ready (queue_id, rank, pos, id, flags) VALUES (?, ?, ?, ?, ?)`,
 	stReadyAny:    `SELECT 1 FROM lovage_ready WHERE queue_id = ? LIMIT 1`,
@@ -169,7 +166,6 @@ var sqliteDialect = &dialect{
 		WHERE lovage_result.state <> 'SUCCESS' OR excluded.state = 'SUCCESS' OR lovage_result.expires <= ?`,
 	stResultFetch:   `SELECT state, meta, group_id, expires FROM lovage_result WHERE task_id = ?`,
 	stResultDelete:  `DELETE FROM lovage_result WHERE task_id = ?`,
-	stResultMax:     `SELECT max(seq) FROM lovage_result`,
 	stResultSince:   `SELECT seq, task_id FROM lovage_result WHERE seq > ? ORDER BY seq LIMIT ?`,
 	stResultChanged: `SELECT seq FROM lovage_result WHERE task_id = ? AND seq > ?`,
 	stResultExpire:  `DELETE FROM lovage_result WHERE seq IN (SELECT seq FROM lovage_result WHERE expires <= ? LIMIT ?)`,

@@ -4,33 +4,18 @@ package sqlstore_test
 
 import (
 	"context"
-	"database/sql/driver"
 	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"modernc.org/sqlite"
 
 	"github.com/lovage-go/lovage/internal/sqlstore"
 )
-
-// raw runs statements on a connection of its own.
-func raw(t *testing.T, path string) (exec func(string) error) {
-	t.Helper()
-	c, err := (&sqlite.Driver{}).Open("file:" + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return func(s string) error {
-		_, err := c.(driver.ExecerContext).ExecContext(context.Background(), s, nil)
-		return err
-	}
-}
 
 func TestCorruptFile(t *testing.T) {
 	t.Parallel()
@@ -268,7 +253,10 @@ func TestReplacedFile(t *testing.T) {
 	if !errors.Is(err, sqlstore.ErrUnavailable) {
 		t.Errorf("a file that is gone is not called temporary: %v", err)
 	}
-	other := open(t, cfg) // somebody makes a new one
+	other := open(t, cfg)                   // somebody makes a new one
+	if got := ready(t, db, "q"); got != 0 { // a reader finds it by itself
+		t.Errorf("reading from the new file gives %d messages, want none", got)
+	}
 	if err := publish(db, t.Context(), "q", 2, 10); err != nil {
 		t.Fatalf("with a new file: %v", err)
 	}
@@ -277,6 +265,31 @@ func TestReplacedFile(t *testing.T) {
 	}
 	if got := ready(t, db, "q"); got != 2 {
 		t.Errorf("reading from the new file gives %d messages, want 2", got)
+	}
+}
+
+func TestManyOpenAFreshFile(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			db, err := sqlstore.Open(t.Context(), cfg)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := publish(db, t.Context(), "q", 5, 10); err != nil {
+				t.Error(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := ready(t, open(t, cfg), "q"); got != 40 {
+		t.Errorf("%d messages are there, want 40", got)
 	}
 }
 

@@ -20,17 +20,48 @@ type lockFile struct {
 
 func newLockFile(dir string) (*lockFile, error) {
 	l := &lockFile{name: rand.Text() + lockSuffix}
-	f, err := os.OpenFile(filepath.Join(dir, l.name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := createLock(filepath.Join(dir, l.name))
 	if err != nil {
-		return nil, fmt.Errorf("its lock file: %w: make %s writable", err, dir)
-	}
-	if err := flock(f); err != nil {
-		f.Close()
-		os.Remove(f.Name())
-		return nil, fmt.Errorf("lock %s: %w: its file system has no locks, put the database on a local disk", f.Name(), err)
+		return nil, err
 	}
 	l.f = f
 	return l, nil
+}
+
+func createLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return nil, fmt.Errorf("its lock file: %w: make %s writable", err, filepath.Dir(path))
+	}
+	if err := flock(f); err != nil {
+		f.Close()
+		os.Remove(path)
+		return nil, fmt.Errorf("lock %s: %w: its file system has no locks, put the database on a local disk", path, err)
+	}
+	return f, nil
+}
+
+// ensure makes the file anew if somebody has deleted it, which looks to others
+// like the death of this process. Only the committer calls it.
+func (l *lockFile) ensure() error {
+	path := l.f.Name()
+	held, err := l.f.Stat()
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(path); err == nil && os.SameFile(held, there) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	f, err := createLock(path)
+	if err != nil {
+		return err
+	}
+	old := l.f
+	l.f = f
+	return old.Close()
 }
 
 func (l *lockFile) close() error {

@@ -14,7 +14,6 @@ func (tx *Tx) CountLoss(taskID string, keep time.Duration, worker int64, d *Deli
 		if changed == 0 {
 			return 0, ErrLeaseLost
 		}
-		d.flags &^= flagOrphaned
 	}
 	err = tx.query(stLossAdd, 1, func(row []value) error {
 		n = integer(row[0])
@@ -22,6 +21,10 @@ func (tx *Tx) CountLoss(taskID string, keep time.Duration, worker int64, d *Deli
 	}, taskID, tx.now+keep.Microseconds(), tx.now)
 	return n, err
 }
+
+// Counted takes the mark of an orphan from the delivery, after CountLoss was
+// committed.
+func (d *Delivery) Counted() { d.flags &^= flagOrphaned }
 
 // Losses tells how many lost workers were counted for a task.
 func (tx *Tx) Losses(taskID string) (int64, error) {

@@ -2,6 +2,7 @@ package sqlstore_test
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"modernc.org/sqlite"
 
 	"github.com/lovage-go/lovage/internal/sqlstore"
 )
@@ -84,6 +87,20 @@ func says(t *testing.T, err error, words ...string) {
 	}
 }
 
+// raw runs statements on a connection of its own.
+func raw(t testing.TB, path string) (exec func(string) error) {
+	t.Helper()
+	c, err := (&sqlite.Driver{}).Open("file:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return func(s string) error {
+		_, err := c.(driver.ExecerContext).ExecContext(context.Background(), s, nil)
+		return err
+	}
+}
+
 func TestOneCoreForOneFile(t *testing.T) {
 	t.Parallel()
 	cfg := config(t)
@@ -131,28 +148,28 @@ func TestRefusalsInABatchAreTheirOwn(t *testing.T) {
 
 func TestAPoisonedOperationFailsAlone(t *testing.T) {
 	t.Parallel()
-	db := open(t, config(t))
-	huge := make([]byte, 1_000_000_001) // SQLite takes 1,000,000,000
+	cfg := config(t)
+	db := open(t, cfg)
+	err := raw(t, cfg.Path)(`CREATE TRIGGER poison BEFORE INSERT ON lovage_message WHEN length(NEW.body) = 13
+		BEGIN SELECT RAISE(ABORT, 'unlucky'); END`)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
-	var poison error
-	wg.Go(func() {
-		poison = db.Update(t.Context(), func(tx *sqlstore.Tx) error {
-			return tx.Publish(&sqlstore.Message{Queue: "q", Headers: []byte("{}"), Envelope: []byte("{}"), Body: huge})
-		})
-	})
-	for range 16 {
-		wg.Go(func() {
-			if err := publish(db, t.Context(), "q", 1, 10); err != nil {
-				t.Error(err)
-			}
-		})
+	errs := make([]error, 32)
+	for i := range errs {
+		wg.Go(func() { errs[i] = publish(db, t.Context(), "q", 1, 10+i%4) })
 	}
 	wg.Wait()
-	if !errors.Is(poison, sqlstore.ErrTooLarge) {
-		t.Errorf("the huge message: %v, want ErrTooLarge", poison)
+	for i, err := range errs {
+		if i%4 == 3 {
+			says(t, err, "unlucky")
+		} else if err != nil {
+			t.Errorf("operation %d: %v", i, err)
+		}
 	}
-	if got := ready(t, db, "q"); got != 16 {
-		t.Errorf("%d messages are there, want 16", got)
+	if got := ready(t, db, "q"); got != 24 {
+		t.Errorf("%d messages are there, want 24", got)
 	}
 }
 

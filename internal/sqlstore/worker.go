@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"fmt"
 	"path/filepath"
 	"time"
 )
@@ -8,6 +9,9 @@ import (
 // Register makes a worker row for a consumer of this process and returns its
 // id, which no other worker ever has.
 func (tx *Tx) Register(name string, lease time.Duration) (int64, error) {
+	if err := tx.core.lock.ensure(); err != nil {
+		return 0, fmt.Errorf("sqlite %s: register %s: %w", tx.core.cfg.Path, name, err)
+	}
 	id, err := tx.next()
 	if err != nil {
 		return 0, err

@@ -121,7 +121,7 @@ func use(ctx context.Context, out io.Writer, app *lovage.App) error {
 }
 
 func main() {
-	slog.SetLogLoggerLevel(slog.LevelWarn) // without it: a line for each run
+	slog.SetLogLoggerLevel(slog.LevelError) // without it: a line for each step
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, os.Stdout); err != nil {

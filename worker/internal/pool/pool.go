@@ -21,9 +21,11 @@ type Pool[T any] struct {
 	waiting queue[T]
 	back    []chan struct{} // runs that want the slot back that they lent
 	closed  bool            // nothing is started any more
+	idle    []chan T        // goroutines that wait for their next item
 }
 
-// New returns a pool of size slots.
+// New returns a pool of size slots. The goroutines that it starts end with Close
+// and the items they are busy with.
 func New[T any](size int, start func(T)) *Pool[T] {
 	return &Pool[T]{size: size, start: start, changed: make(chan struct{}, 1)}
 }
@@ -41,7 +43,7 @@ func (p *Pool[T]) Put(it T) bool {
 		return false
 	case p.used < p.size && p.waiting.len() == 0:
 		p.used++
-		go p.start(it)
+		p.launch(it)
 	default:
 		p.waiting.push(it)
 	}
@@ -66,11 +68,46 @@ func (p *Pool[T]) fill() {
 			close(p.back[0])
 			p.back = p.back[1:]
 		case p.waiting.len() > 0:
-			go p.start(p.waiting.pop())
+			p.launch(p.waiting.pop())
 		default:
 			return
 		}
 		p.used++
+	}
+}
+
+// launch starts an item, in a goroutine that is at hand or in a new one. A used
+// goroutine has grown its stack already. The caller holds mu.
+func (p *Pool[T]) launch(it T) {
+	if n := len(p.idle); n > 0 {
+		p.idle[n-1] <- it
+		p.idle = p.idle[:n-1]
+		return
+	}
+	go p.serve(it)
+}
+
+// keep is the number of goroutines that wait beyond two for each slot: about as
+// many as have their finishes in one commit.
+const keep = 256
+
+// serve starts one item after the other. More goroutines are kept than there
+// are slots, since a run may go on without its slot.
+func (p *Pool[T]) serve(it T) {
+	next := make(chan T, 1)
+	for {
+		p.start(it)
+		p.mu.Lock()
+		if p.closed || len(p.idle) >= 2*p.size+keep {
+			p.mu.Unlock()
+			return
+		}
+		p.idle = append(p.idle, next)
+		p.mu.Unlock()
+		var ok bool
+		if it, ok = <-next; !ok {
+			return
+		}
 	}
 }
 
@@ -131,6 +168,10 @@ func (p *Pool[T]) Close() []T {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	for _, ch := range p.idle {
+		close(ch)
+	}
+	p.idle = nil
 	return p.withdraw(func(T) bool { return true })
 }
 

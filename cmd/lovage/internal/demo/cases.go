@@ -95,8 +95,11 @@ func (t *Order) tell(ctx context.Context, r *lovage.Request, hook, saw string) e
 	return r.SendEvent(ctx, HookEvent, map[string]any{"hook": hook, "saw": saw, "args": r.Args.String(), "kwargs": r.Kwargs.String()})
 }
 
-// ProgressEvent is the type of the events that train sends.
-const ProgressEvent = "demo-progress"
+// What train tells how far it is by: a state of its own, and events of its own.
+const (
+	stateProgress = "PROGRESS"
+	ProgressEvent = "demo-progress"
+)
 
 // Progress is the meta of its state PROGRESS.
 type Progress struct {
@@ -119,7 +122,7 @@ func train(ctx context.Context, in TrainArgs) (string, error) {
 		case <-ctx.Done():
 			return "", context.Cause(ctx)
 		}
-		if err := r.UpdateState(ctx, "PROGRESS", Progress{i, in.Steps}); err != nil {
+		if err := r.UpdateState(ctx, stateProgress, Progress{i, in.Steps}); err != nil {
 			return "", err
 		}
 		if err := r.SendEvent(ctx, ProgressEvent, map[string]any{"done": i, "of": in.Steps}); err != nil {
@@ -164,10 +167,11 @@ var errBusy = errors.New("the other side is busy")
 
 // flaky fails until it has been retried often enough.
 func flaky(ctx context.Context, failures int) (string, error) {
-	if n := lovage.RequestFrom(ctx).Retries; n < failures {
-		return "", fmt.Errorf("try %d: %w", n+1, errBusy)
+	try := lovage.RequestFrom(ctx).Retries + 1
+	if try <= failures {
+		return "", fmt.Errorf("try %d: %w", try, errBusy)
 	}
-	return "done", nil
+	return fmt.Sprintf("done at try %d", try), nil
 }
 
 // AddArgs are two integers.

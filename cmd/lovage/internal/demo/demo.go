@@ -22,6 +22,7 @@ import (
 	_ "github.com/lovage-go/lovage/backend/sqlbackend" // the temporary store
 	_ "github.com/lovage-go/lovage/broker/sqlbroker"
 	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/internal/term"
 )
 
 // Options say what is run. The zero Options count the Go installation on two
@@ -55,6 +56,7 @@ type demo struct {
 	app     *lovage.App
 	tasks   *Tasks
 	report  Report
+	paths   []string // of the files to count, below opts.Dir
 	counted []Counted
 }
 
@@ -71,6 +73,9 @@ func Run(ctx context.Context, opts Options, stdout, stderr io.Writer) (err error
 		out = io.Discard
 	}
 	d := &demo{opts: opts, screen: newScreen(out)}
+	if d.paths, err = list(ctx, opts.Dir); err != nil {
+		return err
+	}
 	if d.scratch, err = os.MkdirTemp("", "lovage-demo-"); err != nil {
 		return fmt.Errorf("make a temporary directory: %w", err)
 	}
@@ -160,6 +165,7 @@ func (d *demo) start(ctx context.Context) error {
 		scheme, _, _ := strings.Cut(d.opts.Broker, ":")
 		d.report.Store = scheme
 	}
+	d.screen.say(d.screen.Paint("Lovage", term.Bold, term.Green) + ": Celery for Go. What you see is checked while it runs; what does not hold is an error.")
 	d.screen.section(fmt.Sprintf("%d worker processes on one store (%s), %d runs at once in each", d.opts.Workers, d.report.Store, d.opts.Concurrency))
 	for i := range d.opts.Workers {
 		queues := []string{queue}
@@ -181,7 +187,7 @@ func (d *demo) startWorker(ctx context.Context, queues []string) error {
 	if err != nil {
 		return err
 	}
-	d.screen.line(w.name, "pid %-8d ready in %s", w.pid, millis(w.readyIn))
+	d.screen.line(w.name, "pid %-8d ready in %s", w.pid, span(w.readyIn))
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,7 +52,7 @@ type job struct {
 	counted  []Counted
 	killing  bool
 	killedAt time.Time
-	late     []time.Duration // of results from messages that changed hands after the kill
+	late     []time.Duration // from the kill to the results of messages that changed hands
 	killDone int
 }
 
@@ -66,42 +65,27 @@ func (j *job) run(ctx context.Context) (sent time.Duration, err error) {
 	})
 	defer stall.Stop()
 
-	begun := time.Now()
-	batches := slices.Collect(slices.Chunk(j.paths, batch))
-	ready := make(chan []string, len(batches))
-	var next atomic.Int64
-	var sending, collecting sync.WaitGroup
 	fail := func(err error) {
 		if err != nil {
 			cancel(err)
 		}
 	}
+	begun := time.Now()
+	out := newOutbox(j.paths)
+	var sending, collecting sync.WaitGroup
 	for range senders {
-		sending.Go(func() {
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= len(batches) {
-					return
-				}
-				ids, err := j.send(ctx, batches[i])
-				if err != nil {
-					fail(err)
-					return
-				}
-				ready <- ids
-			}
-		})
+		sending.Go(func() { fail(out.send(ctx, j.tasks)) })
 	}
 	for range collectors {
 		collecting.Go(func() {
-			for ids := range ready {
+			for ids := range out.sent {
 				fail(j.collect(ctx, ids, func() { stall.Reset(stallTimeout) }))
 			}
 		})
 	}
 	sending.Wait()
 	sent = time.Since(begun)
-	close(ready)
+	close(out.sent)
 	collecting.Wait()
 	if ctx.Err() != nil {
 		return sent, context.Cause(ctx)
@@ -109,16 +93,42 @@ func (j *job) run(ctx context.Context) (sent time.Duration, err error) {
 	return sent, nil
 }
 
-func (j *job) send(ctx context.Context, paths []string) ([]string, error) {
-	ids := make([]string, 0, len(paths))
-	for _, path := range paths {
-		res, err := j.tasks.Count.Delay(ctx, FileArgs{Path: path})
-		if err != nil {
-			return nil, fmt.Errorf("send %s: %w", path, err)
-		}
-		ids = append(ids, res.ID())
+// outbox is the calls that are to be made, in the order of the paths. Its
+// senders share it; a batch is in sent once all of its calls are made.
+type outbox struct {
+	paths []string
+	ids   []string
+	next  atomic.Int64
+	left  []atomic.Int64 // calls of each batch that are not made
+	sent  chan []string  // has room for all
+}
+
+func newOutbox(paths []string) *outbox {
+	n := (len(paths) + batch - 1) / batch
+	o := &outbox{paths: paths, ids: make([]string, len(paths)), left: make([]atomic.Int64, n), sent: make(chan []string, n)}
+	for i := range o.left {
+		o.left[i].Store(int64(min(batch, len(paths)-i*batch)))
 	}
-	return ids, nil
+	return o
+}
+
+// send makes calls until none is left.
+func (o *outbox) send(ctx context.Context, tasks *Tasks) error {
+	for ctx.Err() == nil {
+		i := int(o.next.Add(1)) - 1
+		if i >= len(o.paths) {
+			break
+		}
+		res, err := tasks.Count.Delay(ctx, FileArgs{Path: o.paths[i]})
+		if err != nil {
+			return fmt.Errorf("send %s: %w", o.paths[i], err)
+		}
+		o.ids[i] = res.ID()
+		if b := i / batch; o.left[b].Add(-1) == 0 {
+			o.sent <- o.ids[b*batch : min((b+1)*batch, len(o.ids))]
+		}
+	}
+	return nil
 }
 
 func (j *job) collect(ctx context.Context, ids []string, progress func()) error {
@@ -141,7 +151,7 @@ func (j *job) note(c Counted) error {
 	if kill {
 		j.killing, j.killDone, j.killedAt = true, done, time.Now()
 	}
-	if c.Redelivered && !j.killedAt.IsZero() {
+	if c.Losses > 0 && j.killing {
 		j.late = append(j.late, time.Since(j.killedAt))
 	}
 	j.mu.Unlock()

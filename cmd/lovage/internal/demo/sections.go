@@ -15,10 +15,7 @@ const latencyCalls = 300
 // count is the main job.
 func (d *demo) count(ctx context.Context) error {
 	s, r := d.screen, &d.report.Job
-	paths, err := list(ctx, d.opts.Dir)
-	if err != nil {
-		return err
-	}
+	paths := d.paths
 	s.section(fmt.Sprintf("Count the %s .go files below %s, one task for each", number(len(paths)), d.opts.Dir))
 	victim := d.fleet.workers()[0]
 	begun := time.Now()
@@ -32,6 +29,7 @@ func (d *demo) count(ctx context.Context) error {
 		},
 	}
 	r.Dir, r.Victim = d.opts.Dir, victim.name
+	var err error
 	r.SendTime, err = j.run(ctx)
 	r.Time = time.Since(begun)
 	s.progress.End()
@@ -43,7 +41,7 @@ func (d *demo) count(ctx context.Context) error {
 	if len(j.late) > 0 {
 		r.FirstTakeover, r.LastTakeover = slices.Min(j.late), slices.Max(j.late)
 		s.line("taken over", "%s messages that the dead worker held; results %s to %s after the kill",
-			number(r.TakenOver), seconds(r.FirstTakeover), seconds(r.LastTakeover))
+			number(r.TakenOver), span(r.FirstTakeover), span(r.LastTakeover))
 	} else {
 		s.line("taken over", "nothing: the dead worker held no message")
 	}
@@ -52,7 +50,7 @@ func (d *demo) count(ctx context.Context) error {
 		return err
 	}
 	r.MergeTime = time.Since(merging)
-	s.line("merged", "by one more task in %s; identifiers (by each file's first %d):\n%s", seconds(r.MergeTime), topWords, listed(r.Total.Words, 6))
+	s.line("merged", "by one more task in %s; identifiers (by each file's first %d):\n%s", span(r.MergeTime), topWords, listed(r.Total.Words, 6))
 	return d.prove(ctx, j)
 }
 
@@ -69,7 +67,7 @@ func (d *demo) prove(ctx context.Context, j *job) error {
 		label string
 		t     Total
 	}{{"the workers", r.Total}, {"this process", r.Witness}} {
-		s.line(row.label, "%9s files %12s lines %10s   sha256 %.16s", number(row.t.Files), number(row.t.Lines), mebi(row.t.Bytes), row.t.Digest)
+		s.line(row.label, "%9s files %12s lines %10s   sha256 %.16s", number(row.t.Files), number(row.t.Lines), size(row.t.Bytes), row.t.Digest)
 	}
 	if err := j.once(); err != nil {
 		return err
@@ -79,7 +77,7 @@ func (d *demo) prove(ctx context.Context, j *job) error {
 	}
 	r.ExactlyOnce = true
 	s.line("proven", "%s", s.good("every file was counted exactly once"))
-	s.line("by hand", "cd %s && find . -type f -name '*.go' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum", d.opts.Dir)
+	s.line("by hand", "cd %s\nfind . -type f -name '*.go' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum", d.opts.Dir)
 	return nil
 }
 
@@ -95,9 +93,12 @@ func (d *demo) classes(ctx context.Context) error {
 		func(context.Context) (*Case, error) { return s.resource(d.counted) },
 		s.handlers,
 		func(ctx context.Context) (*Case, error) {
+			if !d.screen.Terminal() {
+				return s.progress(ctx, func(int) {})
+			}
 			bar := d.screen.Progress("   training", trainSteps)
 			defer bar.End()
-			return s.progress(ctx, func(done, _ int) { bar.Set(done, "") })
+			return s.progress(ctx, func(done int) { bar.Set(done, "") })
 		})
 }
 
@@ -139,9 +140,9 @@ func (d *demo) measure(ctx context.Context) error {
 	s.section("Numbers")
 	j := &r.Job
 	files := j.Total.Files
-	s.line("sent", "%9s tasks/s   %s calls in %s by %d goroutines", rate(files, j.SendTime), number(files), seconds(j.SendTime), senders)
+	s.line("sent", "%9s tasks/s   %s calls in %s by %d goroutines", rate(files, j.SendTime), number(files), span(j.SendTime), senders)
 	s.line("done", "%9s tasks/s   %s results in %s, the kill included (%s/s of source)",
-		rate(files, j.Time), number(files), seconds(j.Time), mebi(int(float64(j.Total.Bytes)/j.Time.Seconds())))
+		rate(files, j.Time), number(files), span(j.Time), size(int(float64(j.Total.Bytes)/j.Time.Seconds())))
 	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("the latency was not measured within %s", askTimeout))
 	defer cancel()
 	var err error
@@ -157,18 +158,18 @@ func (d *demo) measure(ctx context.Context) error {
 		case w.RSS == 0:
 			s.line(w.Name, "memory not known on this system")
 		default:
-			s.line(w.Name, "%9s resident", mebi(w.RSS))
+			s.line(w.Name, "%9s resident", size(w.RSS))
 		}
 	}
-	s.line("this process", "%9s resident, with all results in hand", mebi(r.Client))
+	s.line("this process", "%9s resident, with all results in hand", size(r.Client))
 	return nil
 }
 
 // next says what to try now.
 func (d *demo) next() {
 	s := d.screen
-	s.section(fmt.Sprintf("Done in %s. Try next", seconds(d.report.Time)))
-	s.line("", "go run ./examples/taskclasses/authenticator    task classes, one idea in each directory")
-	s.line("", "go doc . Task                                  what a task class may have")
-	s.line("", "bin/lovage demo --keep DIR                     your own sources; the store stays to look into")
+	s.section(fmt.Sprintf("Done in %s. Try next", span(d.report.Time)))
+	s.say("   go run ./examples/taskclasses/auth    task classes, one idea in each directory there")
+	s.say("   go doc . Task                         what a task class may have")
+	s.say("   bin/lovage demo --keep DIR            your own sources; store and logs stay to look into")
 }

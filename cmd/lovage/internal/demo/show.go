@@ -142,7 +142,7 @@ const (
 )
 
 // progress: states and events of a task's own, watched while it runs.
-func (s *shower) progress(ctx context.Context, live func(done, of int)) (*Case, error) {
+func (s *shower) progress(ctx context.Context, live func(done int)) (*Case, error) {
 	watch, err := s.app.Events(ctx)
 	if err != nil {
 		return nil, err
@@ -168,22 +168,35 @@ func (s *shower) progress(ctx context.Context, live func(done, of int)) (*Case, 
 			continue
 		}
 		shares = append(shares, fmt.Sprintf("%d/%d", len(shares)+1, trainSteps))
-		live(len(shares), trainSteps)
+		live(len(shares))
 	}
 	got := <-states
 	if err = errors.Join(err, got.err); err != nil {
 		return nil, err
 	}
-	if len(got.states) == 0 || got.states[len(got.states)-1] != string(lovage.Success) || !strings.HasPrefix(got.states[0], "PROGRESS") {
+	if len(got.states) == 0 || got.states[len(got.states)-1] != string(lovage.Success) {
 		return nil, fmt.Errorf("the states of train were %q", got.states)
 	}
 	return &Case{Name: "progress", Lines: []string{
 		"demo.train  events watched live: " + strings.Join(shares, " "),
-		"            states read meanwhile: " + strings.Join(got.states, ", "),
+		"            states read meanwhile: " + shorten(got.states),
 	}}, nil
 }
 
-// statesOf waits for a task and returns the states that its record went through.
+// shorten names PROGRESS once.
+func shorten(states []string) string {
+	out := ""
+	for i, s := range states {
+		if meta, ok := strings.CutPrefix(s, stateProgress); ok && i > 0 {
+			s = strings.TrimSpace(meta)
+		}
+		out += ", " + strings.NewReplacer(`{"done":`, "", `,"of":`, "/", "}", "").Replace(s)
+	}
+	return strings.TrimPrefix(out, ", ")
+}
+
+// statesOf waits for a task and returns the states that were read meanwhile: a
+// slow reader misses some, never the last.
 func statesOf(ctx context.Context, res *lovage.Result[string]) (list []string, err error) {
 	add := func(text string) {
 		if len(list) == 0 || list[len(list)-1] != text {
@@ -195,10 +208,12 @@ func statesOf(ctx context.Context, res *lovage.Result[string]) (list []string, e
 		switch form, failed := m.Error(); {
 		case m.Status == lovage.Pending:
 			return false
-		case m.Status == "PROGRESS":
+		case m.Status == stateProgress:
 			text += fmt.Sprintf(" %s", m.Result)
 		case failed:
-			text += fmt.Sprintf(" %s", form.Message)
+			for _, arg := range form.Arguments() {
+				text += fmt.Sprintf("  %s: %s", form.Type, arg)
+			}
 		}
 		add(text)
 		return m.Status.Ready()
@@ -236,11 +251,16 @@ func (s *shower) retries(ctx context.Context) (*Case, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := len(states); n < 2 || states[n-1] != string(lovage.Success) {
-		return nil, fmt.Errorf("the states of flaky were %q, want retries and a success", states)
+	text, err := res.Get(ctx)
+	if err != nil {
+		return nil, err
 	}
+	if want := fmt.Sprintf("done at try %d", flakyFailures+1); text != want {
+		return nil, fmt.Errorf("flaky gave %q, want %q", text, want)
+	}
+	states[len(states)-1] += "  " + text
 	return &Case{Name: "retries", Lines: append([]string{
-		fmt.Sprintf("demo.flaky  RetryOn(errBusy), backoff from 200 ms; %s from call to result", seconds(time.Since(begun))),
+		fmt.Sprintf("demo.flaky  RetryOn(errBusy), backoff from 200 ms; %s from call to result", span(time.Since(begun))),
 	}, indentAll(states, "            ")...)}, nil
 }
 

@@ -65,9 +65,9 @@ type Word struct {
 // Counted is the result of one run: the file, and who counted it how.
 type Counted struct {
 	File
-	Worker      string `json:"worker"`
-	Redelivered bool   `json:"redelivered"` // the message was in another worker's hands before
-	Opened      int64  `json:"opened"`      // how often this process has opened the directory
+	Worker string `json:"worker"`
+	Losses int    `json:"losses"` // workers that died with the message in their hands
+	Opened int64  `json:"opened"` // how often this process has opened the directory
 }
 
 // topWords is how many identifiers of a file are kept.
@@ -91,9 +91,7 @@ func (t *CountFile) Run(ctx context.Context, in FileArgs) (Counted, error) {
 		}
 	}
 	r := lovage.RequestFrom(ctx)
-	return Counted{
-		File: count(in.Path, text), Worker: r.Hostname, Redelivered: r.Delivery.Redelivered, Opened: t.opened.Load(),
-	}, nil
+	return Counted{count(in.Path, text), r.Hostname, r.Delivery.Losses, t.opened.Load()}, nil
 }
 
 func count(path string, text []byte) File {

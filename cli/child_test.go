@@ -1,0 +1,218 @@
+package cli_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	_ "github.com/lovage-go/lovage/backend/sqlbackend"
+	_ "github.com/lovage-go/lovage/broker/sqlbroker"
+	"github.com/lovage-go/lovage/cli"
+	"github.com/lovage-go/lovage/internal/proc"
+)
+
+// childKey makes this test binary the program under test.
+const childKey = "PROJ_CLI_TEST"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childKey) == "" {
+		os.Exit(m.Run())
+	}
+	app := lovage.New("proj", lovage.Config{})
+	lovage.Func(app, "proj.add", add)
+	lovage.Func(app, "proj.hang", func(ctx context.Context, _ struct{}) (string, error) {
+		lovage.RequestFrom(ctx).Log().Warn("hanging")
+		<-ctx.Done()
+		return "", context.Cause(ctx)
+	})
+	cli.Main(app)
+}
+
+// program runs this test binary as ./proj on one SQLite file.
+type program struct {
+	t    *testing.T
+	env  []string
+	path string
+}
+
+func newProgram(t *testing.T) *program {
+	path := filepath.Join(t.TempDir(), "proj.db")
+	url := "sqlite://" + path
+	return &program{t: t, path: path, env: append(os.Environ(), childKey+"=1", "NO_COLOR=1", "CELERY_BROKER_URL="+url, "CELERY_RESULT_BACKEND="+url)}
+}
+
+func (p *program) command(ctx context.Context, args ...string) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Env = p.env
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// run is one command from start to end.
+func (p *program) run(args ...string) (code int, stdout, stderr string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := p.command(ctx, args...)
+	var out, errw bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errw
+	return exitCode(p.t, cmd.Run()), out.String(), errw.String()
+}
+
+func exitCode(t *testing.T, err error) int {
+	t.Helper()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	t.Fatal(err)
+	return -1
+}
+
+// workerProcess is a worker that has been started.
+type workerProcess struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	cancel context.CancelFunc
+
+	mu    sync.Mutex // guards lines
+	lines []string
+	more  chan struct{}
+	ended chan struct{}
+}
+
+func (p *program) worker(args ...string) *workerProcess {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), time.Minute)
+	w := &workerProcess{t: p.t, cmd: p.command(ctx, append([]string{"worker"}, args...)...), cancel: cancel, more: make(chan struct{}, 1), ended: make(chan struct{})}
+	r, pipe, err := os.Pipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	w.cmd.Stdout, w.cmd.Stderr = pipe, pipe
+	if err := w.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	pipe.Close()
+	go func() {
+		defer close(w.ended)
+		defer r.Close()
+		for s := bufio.NewScanner(r); s.Scan(); {
+			w.mu.Lock()
+			w.lines = append(w.lines, s.Text())
+			w.mu.Unlock()
+			select {
+			case w.more <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	p.t.Cleanup(func() { cancel(); <-w.ended })
+	return w
+}
+
+func (w *workerProcess) output() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.lines, "\n")
+}
+
+// sees waits until the worker has printed text.
+func (w *workerProcess) sees(text string) {
+	w.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !strings.Contains(w.output(), text) {
+		select {
+		case <-w.more:
+		case <-w.ended:
+			if !strings.Contains(w.output(), text) {
+				w.t.Fatalf("the worker ended without %q:\n%s", text, w.output())
+			}
+		case <-deadline:
+			w.t.Fatalf("no %q within 20 s:\n%s", text, w.output())
+		}
+	}
+}
+
+func (w *workerProcess) signal(s os.Signal) {
+	w.t.Helper()
+	if err := w.cmd.Process.Signal(s); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// wait is the exit code of the worker.
+func (w *workerProcess) wait() int {
+	w.t.Helper()
+	<-w.ended
+	return exitCode(w.t, w.cmd.Wait())
+}
+
+func TestWorkerProcess(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	pidfile := filepath.Join(t.TempDir(), "worker.pid")
+	w := p.worker("-l", "info", "-c", "2", "-n", "w1@%h", "--pidfile", pidfile)
+	w.sees(" ready.")
+
+	code, stdout, stderr := p.run("call", "proj.add", "-a", "[2, 3]", "--wait=20", "-q")
+	if code != cli.ExitOK || stdout != "5\n" || stderr != "" {
+		t.Errorf("call --wait: exit code %d, stdout %q, stderr %q; want 0, 5 and nothing", code, stdout, stderr)
+	}
+	code, stdout, _ = p.run("status", "-t", "10", "-j", "-d", proc.NodeName("w1@%h", ""))
+	if code != cli.ExitOK || !strings.Contains(stdout, `"w1@`) {
+		t.Errorf("status: exit code %d, stdout %q; want 0 and w1", code, stdout)
+	}
+	if code, _, stderr := p.run("worker", "--pidfile", pidfile); code != cli.ExitFailure || !strings.Contains(stderr, "is held by process") {
+		t.Errorf("a second worker on the pid file: exit code %d, stderr %q; want 1 and the reason", code, stderr)
+	}
+	w.signal(syscall.SIGTERM)
+	if code := w.wait(); code != cli.ExitOK {
+		t.Errorf("SIGTERM: exit code %d, want 0:\n%s", code, w.output())
+	}
+	if _, err := os.Stat(pidfile); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the pid file is still there: %v", err)
+	}
+	for _, want := range []string{".> app:         proj", ".> concurrency: 2 (goroutine)", ".> celery ", "  . proj.add", ": INFO/MainProcess] Task proj.add[", "] received", "] succeeded in "} {
+		if !strings.Contains(w.output(), want) {
+			t.Errorf("the worker's output lacks %q:\n%s", want, w.output())
+		}
+	}
+}
+
+func TestSecondSignalIsCold(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	w := p.worker("-q")
+	code, id, _ := p.run("call", "proj.hang")
+	if code != cli.ExitOK {
+		t.Fatalf("call: exit code %d, want 0", code)
+	}
+	w.sees("proj.hang[" + strings.TrimSpace(id) + "]: hanging")
+	w.signal(syscall.SIGINT)
+	w.sees("Warm shutdown")
+	w.signal(syscall.SIGINT)
+	if code := w.wait(); code != cli.ExitFailure {
+		t.Errorf("exit code %d, want 1:\n%s", code, w.output())
+	}
+	if code, out, _ := p.run("queues", "celery", "-j"); code != 0 || !strings.Contains(out, `"ready":1,"claimed":0`) {
+		t.Errorf("queues: exit code %d, %q; want the message back in its queue", code, out)
+	}
+}

@@ -1,0 +1,174 @@
+package lovage
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/lovage-go/lovage/backend"
+	"github.com/lovage-go/lovage/broker"
+)
+
+// Broker opens the broker at first use and returns the App's connection to it.
+func (a *App) Broker(ctx context.Context) (broker.Conn, error) {
+	if err := a.Freeze(); err != nil {
+		return nil, err
+	}
+	var url string
+	if a.openBroker == nil && !a.conn.Opened() { // a mistake of the configuration needs no back-off
+		var err error
+		if url, err = a.brokerURL(); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := a.conn.Get(ctx, func(ctx context.Context) (broker.Conn, error) {
+		if a.openBroker != nil {
+			return a.openBroker(ctx)
+		}
+		return broker.Open(ctx, broker.Config{
+			URL: url, Options: a.conf.BrokerTransportOptions, Logger: a.log, MaxBody: a.conf.TaskMaxMessageSize,
+		})
+	})
+	return conn, closedError(err)
+}
+
+// closedError names the App where one of its own connections is closed.
+func closedError(err error) error {
+	if errors.Is(err, ErrLazyClosed) {
+		return ErrClosed
+	}
+	return err
+}
+
+// Backend opens the result store at first use. Without one the error is ErrNoBackend.
+func (a *App) Backend(ctx context.Context) (backend.Backend, error) {
+	if err := a.Freeze(); err != nil {
+		return nil, err
+	}
+	var url string
+	if a.openBackend == nil && !a.back.Opened() {
+		var err error
+		if url, err = a.backendURL(); err != nil {
+			return nil, err
+		}
+	}
+	b, err := a.back.Get(ctx, func(ctx context.Context) (backend.Backend, error) {
+		if a.openBackend != nil {
+			return a.openBackend(ctx)
+		}
+		return backend.Open(ctx, backend.Config{URL: url, Options: a.conf.ResultBackendTransportOptions, Logger: a.log})
+	})
+	return b, closedError(err)
+}
+
+// stores reports whether results can be kept at all, without opening anything.
+func (a *App) stores() bool {
+	if a.openBackend != nil {
+		return true
+	}
+	url, err := a.backendURL()
+	return err == nil && url != ""
+}
+
+// OpenBroker opens a broker connection of its own, beside the App's: a worker
+// consumes on one. The caller closes it.
+func (a *App) OpenBroker(ctx context.Context) (broker.Conn, error) {
+	if err := a.Freeze(); err != nil {
+		return nil, err
+	}
+	if a.openBroker != nil {
+		return a.openBroker(ctx)
+	}
+	url := a.conf.BrokerReadURL
+	if url == "" {
+		var err error
+		if url, err = a.brokerURL(); err != nil {
+			return nil, err
+		}
+	}
+	return broker.Open(ctx, broker.Config{
+		URL: url, Options: a.conf.BrokerTransportOptions, Logger: a.log, MaxBody: a.conf.TaskMaxMessageSize,
+	})
+}
+
+func (a *App) brokerURL() (string, error) {
+	switch {
+	case a.conf.BrokerWriteURL != "":
+		return a.conf.BrokerWriteURL, nil
+	case a.conf.BrokerURL != "":
+		return a.conf.BrokerURL, nil
+	}
+	b, _, err := defaultURLs(a.name, a.log)
+	if err != nil {
+		return "", err
+	}
+	if b == "" {
+		return "", errors.New("lovage: broker_url is not set: set Config.BrokerURL, or import _ \"github.com/lovage-go/lovage/embedded\" in main for the embedded store")
+	}
+	return b, nil
+}
+
+func (a *App) backendURL() (string, error) {
+	switch a.conf.ResultBackend {
+	case "":
+	case "disabled", "disabled://":
+		return "", ErrNoBackend
+	default:
+		return a.conf.ResultBackend, nil
+	}
+	if a.conf.BrokerURL != "" || a.openBroker != nil {
+		return "", ErrNoBackend
+	}
+	_, b, err := defaultURLs(a.name, a.log)
+	if err != nil {
+		return "", err
+	}
+	if b == "" {
+		return "", ErrNoBackend
+	}
+	return b, nil
+}
+
+// defaults is the write-once table that package embedded fills.
+var defaults struct {
+	sync.Mutex
+	urls func(app string, log *slog.Logger) (brokerURL, backendURL string, err error)
+}
+
+// SetDefaultURLs gives URLs to Apps that configure none. It is for package
+// embedded, called from its init; a second call panics.
+func SetDefaultURLs(f func(app string, log *slog.Logger) (brokerURL, backendURL string, err error)) {
+	defaults.Lock()
+	defer defaults.Unlock()
+	if defaults.urls != nil {
+		panic("lovage: SetDefaultURLs is called twice")
+	}
+	defaults.urls = f
+}
+
+func defaultURLs(app string, log *slog.Logger) (string, string, error) {
+	defaults.Lock()
+	f := defaults.urls
+	defaults.Unlock()
+	if f == nil {
+		return "", "", nil
+	}
+	return f(app, log)
+}
+
+// URLs are where the App's messages and results go, for people to read:
+// passwords are masked. A connection that an option of New opens is "custom",
+// none at all is "".
+func (a *App) URLs() (brokerURL, resultBackend string) {
+	const custom = "custom"
+	if brokerURL = custom; a.openBroker == nil {
+		url, _ := a.brokerURL()
+		brokerURL = broker.Redact(url)
+	}
+	if resultBackend = custom; a.openBackend == nil {
+		url, _ := a.backendURL()
+		resultBackend = broker.Redact(url)
+	}
+	return brokerURL, resultBackend
+}

@@ -1,0 +1,126 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/worker"
+)
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	// deaf ignores its context for d.
+	deaf := func(d time.Duration) func(context.Context, Order) (string, error) {
+		return func(ctx context.Context, _ Order) (string, error) {
+			<-time.After(d)
+			return "late", nil
+		}
+	}
+	t.Run("SoftLimitCancelsWithItsCause", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		in(t, setup{tasks: func(app *lovage.App) {
+			h = lovage.Func(app, "t.obey", obey, lovage.SoftTimeLimit(time.Minute))
+		}}, func(x *world) {
+			r, err := h.Delay(context.Background(), Order{"wait"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			if _, err := r.Get(context.Background()); !errors.Is(err, lovage.ErrSoftTimeLimit) {
+				t.Errorf("Get: got %v, want ErrSoftTimeLimit", err)
+			}
+			if d := time.Since(began); d < time.Minute || d > time.Minute+time.Second {
+				t.Errorf("cancelled after %s, want a minute", d)
+			}
+		})
+	})
+	t.Run("HardLimitFreesTheSlotAndDropsWhatComesLater", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		var quick *lovage.Handle[AddArgs, int]
+		in(t, setup{cfg: worker.Config{Concurrency: 1}, tasks: func(app *lovage.App) {
+			h = lovage.Func(app, "t.deaf", deaf(time.Hour), lovage.TimeLimit(time.Minute))
+			quick = lovage.Func(app, "t.add", add)
+		}}, func(x *world) {
+			id := delay(x, h, Order{})
+			pause(time.Second)
+			next := delay(x, quick, AddArgs{})
+			pause(58 * time.Second)
+			x.wantState(next, "")
+			pause(3 * time.Second)
+			x.wantState(id, lovage.Failure)
+			x.wantState(next, lovage.Success)
+			if s := x.w.Stats(); s.Stuck != 1 || s.SlotsUsed != 0 {
+				t.Errorf("stats: got %+v, want one stuck and no slot used", s)
+			}
+			pause(time.Hour)
+			if s := x.w.Stats(); s.Stuck != 0 || s.Succeeded != 1 {
+				t.Errorf("stats: got %+v, want none stuck and one success", s)
+			}
+			x.wantState(id, lovage.Failure)
+			x.wantLog(1, "Hard time limit (1m0s) exceeded for t.deaf["+id+"]")
+			x.wantLog(1, "returned after it was given up")
+		})
+	})
+	t.Run("TimeoutIsRequeuedIfNotAcked", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		var runs atomic.Int32
+		in(t, setup{tasks: func(app *lovage.App) {
+			h = lovage.Func(app, "t.deaf", func(ctx context.Context, in Order) (string, error) {
+				if runs.Add(1) == 1 {
+					return deaf(2*time.Minute)(ctx, in)
+				}
+				return "", nil
+			}, lovage.TimeLimit(time.Minute), lovage.AcksOnTimeout(false))
+		}}, func(x *world) {
+			id := delay(x, h, Order{})
+			pause(3 * time.Minute)
+			x.wantState(id, lovage.Success)
+			if n := runs.Load(); n != 2 {
+				t.Errorf("runs: got %d, want 2", n)
+			}
+		})
+	})
+	t.Run("MessageThenTaskThenWorker", func(t *testing.T) {
+		t.Parallel()
+		var own, plain *lovage.Handle[Order, string]
+		in(t, setup{cfg: worker.Config{SoftTimeLimit: 30 * time.Second}, tasks: func(app *lovage.App) {
+			own = lovage.Func(app, "t.own", obey, lovage.SoftTimeLimit(20*time.Second))
+			plain = lovage.Func(app, "t.plain", obey)
+		}}, func(x *world) {
+			byWorker := delay(x, plain, Order{"wait"})
+			byTask := delay(x, own, Order{"wait"})
+			byMessage := delay(x, own, Order{"wait"}, lovage.SoftTimeLimit(10*time.Second))
+			pause(11 * time.Second)
+			x.wantState(byMessage, lovage.Failure)
+			x.wantState(byTask, "")
+			pause(10 * time.Second)
+			x.wantState(byTask, lovage.Failure)
+			x.wantState(byWorker, "")
+			pause(10 * time.Second)
+			x.wantState(byWorker, lovage.Failure)
+		})
+	})
+	t.Run("StuckRunsStopTheWorker", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		in(t, setup{cfg: worker.Config{Concurrency: 1, StuckLimit: 2}, tasks: func(app *lovage.App) {
+			h = lovage.Func(app, "t.deaf", deaf(time.Hour), lovage.TimeLimit(time.Minute))
+		}}, func(x *world) {
+			delay(x, h, Order{})
+			delay(x, h, Order{})
+			if err := <-x.ended; !errors.Is(err, worker.ErrStuck) {
+				t.Errorf("Run: got %v, want ErrStuck", err)
+			}
+			x.cancel()
+			x.cancel = nil
+			pause(time.Hour) // the runs return
+		})
+	})
+}

@@ -1,0 +1,147 @@
+package worker_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/worker"
+)
+
+// roles are what the test binary does when it is started again by a test.
+const roleKey = "LOVAGE_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(roleKey) {
+	case "":
+		os.Exit(m.Run())
+	case "child":
+		app := lovage.New("child", lovage.Config{BrokerURL: "memory://child"})
+		err := worker.New(app, worker.Config{}).Run(context.Background())
+		fmt.Printf("child=%t left=%q is=%t\n", lovage.IsChild(), os.Getenv(proc.ChildKey), errors.Is(err, worker.ErrChild))
+	case "signals":
+		os.Exit(signalled())
+	}
+}
+
+// signalled is a worker whose one task sleeps, heeds its context, or is deaf.
+func signalled() int {
+	app := lovage.New("signals", lovage.Config{BrokerURL: "memory://signals"})
+	h := lovage.Func(app, "t.sleep", func(ctx context.Context, in Order) (string, error) {
+		fmt.Println("running")
+		switch in.Do {
+		case "short":
+			<-time.After(300 * time.Millisecond)
+			fmt.Println("ended by itself")
+		case "wait":
+			<-ctx.Done()
+			fmt.Println("cancelled:", context.Cause(ctx))
+			return "", context.Cause(ctx)
+		case "deaf":
+			select {}
+		}
+		return "", nil
+	})
+	if _, err := h.Delay(context.Background(), Order{os.Args[1]}); err != nil {
+		fmt.Println(err)
+		return 3
+	}
+	if err := worker.Run(context.Background(), app, worker.Config{WithoutHeartbeat: true}); err != nil {
+		fmt.Println(err)
+		return 2
+	}
+	fmt.Println("gone")
+	return 0
+}
+
+func again(t *testing.T, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe, args...)
+	cmd.Env = append(os.Environ(), roleKey+"="+role)
+	return cmd
+}
+
+func TestPoolChildIsToldApart(t *testing.T) {
+	t.Parallel()
+	if lovage.IsChild() {
+		t.Error("IsChild in a test: got true")
+	}
+	cmd := again(t, "child")
+	cmd.Env = append(cmd.Env, proc.ChildKey+"=3:1")
+	out, err := cmd.Output()
+	if want := "child=true left=\"\" is=true\n"; string(out) != want || err != nil {
+		t.Errorf("child: got %q, %v, want %q", out, err, want)
+	}
+}
+
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		do      string
+		signals []os.Signal
+		want    string // the last lines
+		code    int
+	}{
+		"FirstIsWarm":     {do: "short", signals: []os.Signal{syscall.SIGTERM}, want: "ended by itself gone"},
+		"SecondIsCold":    {do: "wait", signals: []os.Signal{os.Interrupt, syscall.SIGTERM}, want: "cancelled: worker shutting down (cold) gone"},
+		"QuitIsCold":      {do: "wait", signals: []os.Signal{syscall.SIGQUIT}, want: "cancelled: worker shutting down (cold) gone"},
+		"ThirdEndsAtOnce": {do: "deaf", signals: []os.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGTERM}, want: "", code: 1},
+		"QuitThenAnyEnds": {do: "deaf", signals: []os.Signal{syscall.SIGQUIT, syscall.SIGINT}, want: "", code: 1},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := again(t, "signals", c.do)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			logs, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines, log := bufio.NewScanner(out), bufio.NewScanner(logs)
+			if !lines.Scan() || lines.Text() != "running" {
+				t.Fatalf("first line: got %q", lines.Text())
+			}
+			for i, s := range c.signals {
+				if err := cmd.Process.Signal(s); err != nil {
+					t.Fatal(err)
+				}
+				if i == len(c.signals)-1 {
+					break
+				}
+				for log.Scan() && !strings.Contains(log.Text(), "shutdown") { // until it has been heard
+				}
+			}
+			go func() {
+				for log.Scan() {
+				}
+			}()
+			var got []string
+			for lines.Scan() {
+				got = append(got, lines.Text())
+			}
+			_ = cmd.Wait()
+			if text := strings.Join(got, " "); text != c.want || cmd.ProcessState.ExitCode() != c.code {
+				t.Errorf("got %q and exit code %d, want %q and %d", text, cmd.ProcessState.ExitCode(), c.want, c.code)
+			}
+		})
+	}
+}

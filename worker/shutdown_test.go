@@ -1,0 +1,181 @@
+package worker_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/worker"
+)
+
+// sleeper runs for a minute, or until its context ends.
+func sleeper(ctx context.Context, _ Order) (string, error) {
+	select {
+	case <-time.After(time.Minute):
+		return "slept", nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	t.Run("WarmWaitsForRunsAndHandsBackTheRest", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		in(t, setup{cfg: worker.Config{Concurrency: 2}, tasks: func(app *lovage.App) {
+			h = lovage.Func(app, "t.sleep", sleeper)
+		}}, func(x *world) {
+			for range 3 {
+				delay(x, h, Order{})
+			}
+			pause(100 * time.Millisecond)
+			if s := x.w.Stats(); s.Active != 2 || s.Reserved != 1 {
+				t.Fatalf("stats: got %+v, want 2 active and 1 reserved", s)
+			}
+			began := time.Now()
+			x.cancel()
+			synctest.Wait()
+			if l := x.lengths("celery"); l.Ready != 1 || l.Claimed != 2 {
+				t.Errorf("just after the word: got %+v, want the unstarted one back at once", l)
+			}
+			if err := <-x.ended; err != nil {
+				t.Errorf("Run: got %v, want nil", err)
+			}
+			x.cancel = nil
+			if d := time.Since(began); d < 59*time.Second || d > 61*time.Second {
+				t.Errorf("stopped after %s, want the rest of the minute", d)
+			}
+			if s := x.w.Stats(); s.Succeeded != 2 || s.Losses != 0 {
+				t.Errorf("stats: got %+v, want two successes", s)
+			}
+			x.wantLog(1, "Warm shutdown")
+		})
+	})
+	t.Run("WarmStopByContextIsNil", func(t *testing.T) {
+		t.Parallel()
+		in(t, setup{}, func(x *world) { x.stop() })
+	})
+	t.Run("ColdCancelsAndHandsBack", func(t *testing.T) {
+		t.Parallel()
+		for _, late := range []bool{true, false} {
+			t.Run(fmt.Sprintf("AcksLate=%t", late), func(t *testing.T) {
+				t.Parallel()
+				var h *lovage.Handle[Order, string]
+				in(t, setup{tasks: func(app *lovage.App) {
+					h = lovage.Func(app, "t.sleep", sleeper, lovage.AcksLate(late))
+				}}, func(x *world) {
+					id := delay(x, h, Order{})
+					pause(time.Second)
+					began := time.Now()
+					x.w.Stop(worker.Warm)
+					synctest.Wait()
+					x.w.Stop(worker.Cold)
+					if err := <-x.ended; err != nil {
+						t.Errorf("Run: got %v, want nil", err)
+					}
+					x.cancel()
+					x.cancel = nil
+					if d := time.Since(began); d > time.Second {
+						t.Errorf("stopped after %s, want at once", d)
+					}
+					l, state := x.lengths("celery"), x.state(id)
+					if late && (l.Ready != 1 || state != "") {
+						t.Errorf("late ack: got %+v and state %q, want the message back and no state", l, state)
+					}
+					if !late && (l.Ready != 0 || state != lovage.Failure) {
+						t.Errorf("early ack: got %+v and state %q, want a failure\n%s", l, state, x.log)
+					}
+				})
+			})
+		}
+	})
+	t.Run("ColdGivesUpRunsThatDoNotEnd", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		release := make(chan struct{})
+		synctest.Test(t, func(t *testing.T) {
+			release = make(chan struct{})
+			x := build(t, setup{tasks: func(app *lovage.App) {
+				h = lovage.Func(app, "t.deaf", func(context.Context, Order) (string, error) { <-release; return "late", nil })
+			}})
+			x.start()
+			id := delay(x, h, Order{})
+			pause(time.Second)
+			began := time.Now()
+			x.w.Stop(worker.Cold)
+			if err := <-x.ended; err != nil {
+				t.Errorf("Run: got %v, want nil", err)
+			}
+			x.cancel()
+			if d := time.Since(began); d < 5*time.Second || d > 6*time.Second {
+				t.Errorf("stopped after %s, want the grace of 5s", d)
+			}
+			if l := x.lengths("celery"); l.Ready != 1 {
+				t.Errorf("queue: got %+v, want the message back", l)
+			}
+			if s := x.w.Stats(); s.Stuck != 1 {
+				t.Errorf("stuck: got %d, want 1", s.Stuck)
+			}
+			close(release)
+			synctest.Wait()
+			x.wantState(id, "") // its result is dropped
+			x.invariants()
+		})
+	})
+	t.Run("SoftShutdownGivesTime", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		in(t, setup{cfg: worker.Config{SoftShutdownTimeout: 2 * time.Minute}, tasks: func(app *lovage.App) {
+			h = lovage.Func(app, "t.sleep", sleeper)
+		}}, func(x *world) {
+			id := delay(x, h, Order{})
+			pause(time.Second)
+			x.w.Stop(worker.Cold)
+			if err := <-x.ended; err != nil {
+				t.Errorf("Run: got %v, want nil", err)
+			}
+			x.cancel()
+			x.cancel = nil
+			x.wantState(id, lovage.Success)
+		})
+	})
+	t.Run("WorkHeldForItsTimeGoesBack", func(t *testing.T) {
+		t.Parallel()
+		in(t, setup{broker: plainBroker, tasks: func(app *lovage.App) { lovage.Func(app, "t.add", add) }}, func(x *world) {
+			x.raw(`{"task":"t.add","id":"x","eta":"2000-01-01T05:00:00"}`, `[[1],{},{}]`, "")
+			pause(time.Second)
+			if l := x.lengths("celery"); l.Claimed != 1 {
+				t.Fatalf("queue: got %+v, want the message held", l)
+			}
+			x.stop()
+			if l := x.lengths("celery"); l.Claimed != 0 || l.Ready != 1 {
+				t.Errorf("queue: got %+v, want the message back", l)
+			}
+		})
+	})
+	t.Run("InitErrorStopsTheStart", func(t *testing.T) {
+		t.Parallel()
+		fails(t, setup{tasks: func(app *lovage.App) { lovage.Register(app, "t.broken", &broken{}) }}, `task "t.broken": Init`)
+	})
+	t.Run("NoQueueLeft", func(t *testing.T) {
+		t.Parallel()
+		fails(t, setup{cfg: worker.Config{ExcludeQueues: []string{"celery"}}}, "no queue is left")
+	})
+	t.Run("RunTwice", func(t *testing.T) {
+		t.Parallel()
+		in(t, setup{}, func(x *world) {
+			if err := x.w.Run(context.Background()); err == nil {
+				t.Error("second Run: got nil, want an error")
+			}
+		})
+	})
+}
+
+type broken struct{ lovage.Task }
+
+func (*broken) Init(context.Context) error                        { return errBoom }
+func (*broken) Run(ctx context.Context, in Order) (string, error) { return obey(ctx, in) }
