@@ -4,6 +4,8 @@
 --   L list raw            push to the producing end
 --   R list raw            push to the consuming end
 --   P queue list due raw  park until due, in ms
+--   T queue list due raw  park if a Go consumer of the queue lives, who will bring
+--                         it back; else push it: Python waits for its ETA itself
 --   D queue head raw      dead-letter; head is JSON that lacks at
 --   S (see store)         store a result
 --   B channel message     publish
@@ -13,14 +15,20 @@ local unacked, index, prefix = ARGV[1], ARGV[2], ARGV[3]
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 --STORE--
+local function park(i)
+  local id = string.format('%015d:%s', call('INCR', prefix .. 'lovage.parked.id'), ARGV[i + 1])
+  local parked = prefix .. 'lovage.parked.' .. ARGV[i]
+  call('HSET', parked .. '.raw', id, ARGV[i + 3])
+  call('ZADD', parked, ARGV[i + 2], id)
+  return i + 4
+end
 local ops = {
   L = function(i) call('LPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
   R = function(i) call('RPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
-  P = function(i)
-    local id = string.format('%015d:%s', call('INCR', prefix .. 'lovage.parked.id'), ARGV[i + 1])
-    local parked = prefix .. 'lovage.parked.' .. ARGV[i]
-    call('HSET', parked .. '.raw', id, ARGV[i + 3])
-    call('ZADD', parked, ARGV[i + 2], id)
+  P = park,
+  T = function(i)
+    if call('ZCOUNT', prefix .. 'lovage.consumers.' .. ARGV[i], '(' .. string.format('%d', now), '+inf') > 0 then return park(i) end
+    call('LPUSH', prefix .. ARGV[i + 1], ARGV[i + 3])
     return i + 4
   end,
   D = function(i)
@@ -34,7 +42,7 @@ local ops = {
   S = store,
   B = function(i) call('PUBLISH', ARGV[i], ARGV[i + 1]) return i + 2 end,
 }
-local skip = {L = 2, R = 2, P = 4, D = 3, S = 5, B = 2}
+local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2}
 local done, out, i = {}, {}, 4
 while i <= #ARGV do
   local field, count = ARGV[i], tonumber(ARGV[i + 1])

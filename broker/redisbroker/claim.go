@@ -15,8 +15,9 @@ const (
 	// further message is taken, of one script.
 	claimMax   = 500
 	claimBytes = 8 << 20
-	// lookEvery is how often a busy consumer looks for lapsed ones; an idle one
-	// always does.
+	// lookEvery is how often a consumer says that it is there, and a busy one
+	// looks for those that have lapsed; an idle one always does. It is more
+	// often if the lease is short.
 	lookEvery = 5 * time.Second
 )
 
@@ -104,13 +105,13 @@ func (cs *Consumer) takeOnce(ctx context.Context, p *plan, limit int) (out []bro
 	id := cs.id
 	registered := id.registered
 	cs.mu.Unlock()
-	look := time.Since(cs.looked) > lookEvery
+	look := time.Since(cs.looked) > min(lookEvery, cs.lease/3)
 	k := &cs.conn.keys
 	keys, args := p.turned(int(id.last) % p.n)
 	keys = append([]string{k.unacked, k.index, k.workers, k.paused, k.dead, k.deadID, k.deadIndex}, keys...)
 	args = append([]string{
 		id.name, strconv.FormatUint(id.last, 10), strconv.Itoa(limit), strconv.FormatInt(cs.lease.Milliseconds(), 10),
-		flag(registered), flag(look), strconv.Itoa(claimBytes), strconv.Itoa(p.n), strconv.Itoa(len(k.steps)), k.prefix,
+		flag(registered), flag(look), strconv.Itoa(claimBytes), strconv.Itoa(p.n), strconv.Itoa(len(k.steps)), k.prefix, cs.token,
 	}, args...)
 	limited, cancel := cs.conn.rdb.Limit(ctx)
 	defer cancel()
@@ -155,7 +156,7 @@ func (cs *Consumer) takeOnce(ctx context.Context, p *plan, limit int) (out []bro
 		cs.held[&claims[i]] = struct{}{}
 	}
 	cs.mu.Unlock()
-	if len(dead) > 0 || look {
+	if look {
 		cs.looked = time.Now()
 	}
 	for _, name := range dead {

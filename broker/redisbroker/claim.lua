@@ -1,10 +1,11 @@
 -- Claims up to a number of messages. Everything that a claim must know to be
 -- given back is in its field, and the record is joined from raw text.
 -- KEYS: unacked, unacked_index, workers, paused, dead, dead id, dead index;
---       for each queue: parked, parked raw, dead index, its lists by step
--- ARGV: consumer, last number, limit, lease ms, registered?, look for dead?,
---       most bytes, queues, steps, prefix; for each queue: name, then for each
---       step: list name, record tail
+--       for each queue: parked, parked raw, dead index, consumers, its lists by
+--       step
+-- ARGV: identity, last number, limit, lease ms, registered?, look after things?,
+--       most bytes, queues, steps, prefix, consumer; for each queue: name, then
+--       for each step: list name, record tail
 -- Returns {last number, ms until something happens or -1, buried, lapsed
 -- consumers, field, raw, field, raw, ...}, or {-1} if the consumer has lapsed.
 local KEYS, ARGV, call = KEYS, ARGV, redis.call
@@ -53,7 +54,11 @@ end
 
 local open, next_due = {}, nil
 for q = 1, queues do
-  local k, a = 7 + (q - 1) * (3 + steps), 10 + (q - 1) * (1 + 2 * steps)
+  local k, a = 7 + (q - 1) * (4 + steps), 11 + (q - 1) * (1 + 2 * steps)
+  if ARGV[6] == '1' then -- that there is a Go consumer: see apply.lua
+    call('ZREMRANGEBYSCORE', KEYS[k + 4], '-inf', now)
+    call('ZADD', KEYS[k + 4], now + tonumber(ARGV[4]), ARGV[11])
+  end
   open[q] = not (paused and call('SISMEMBER', KEYS[4], ARGV[a + 1]) == 1)
   if open[q] then
     local due = call('ZRANGEBYSCORE', KEYS[k + 1], '-inf', now, 'LIMIT', 0, 200)
@@ -71,8 +76,8 @@ end
 for s = 1, steps do
   for q = 1, queues do
     if open[q] and got < limit and bytes < most then
-      local k, a = 7 + (q - 1) * (3 + steps), 10 + (q - 1) * (1 + 2 * steps)
-      local key, list, tail = KEYS[k + 3 + s], ARGV[a + 2 * s], ARGV[a + 2 * s + 1]
+      local k, a = 7 + (q - 1) * (4 + steps), 11 + (q - 1) * (1 + 2 * steps)
+      local key, list, tail = KEYS[k + 4 + s], ARGV[a + 2 * s], ARGV[a + 2 * s + 1]
       local more = true
       while more and got < limit and bytes < most do
         local want = math.min(limit - got, 64)
@@ -112,7 +117,7 @@ else
   local function at(t) if t and (wait < 0 or t - now < wait) then wait = math.max(t - now, 0) end end
   for q = 1, queues do
     if open[q] then
-      local first = call('ZRANGE', KEYS[7 + (q - 1) * (3 + steps) + 1], 0, 0, 'WITHSCORES')
+      local first = call('ZRANGE', KEYS[7 + (q - 1) * (4 + steps) + 1], 0, 0, 'WITHSCORES')
       at(tonumber(first[2]))
     end
   end

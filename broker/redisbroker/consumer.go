@@ -17,6 +17,7 @@ import (
 type Consumer struct {
 	conn  *Conn
 	name  string
+	token string // names it among the consumers of its queues
 	lease time.Duration
 	ear   *ear
 	done  chan struct{} // closed by Close
@@ -68,10 +69,10 @@ type plan struct {
 }
 
 func (c *Conn) plan(queues []string) *plan {
-	p := &plan{n: len(queues), per: 3 + len(c.keys.steps), argn: 1 + 2*len(c.keys.steps), ears: []string{c.keys.paused}}
+	p := &plan{n: len(queues), per: 4 + len(c.keys.steps), argn: 1 + 2*len(c.keys.steps), ears: []string{c.keys.paused}}
 	for _, q := range queues {
 		lists := c.keys.lists(q)
-		p.keys = append(append(p.keys, c.keys.parked(q), c.keys.parkedRaw(q), c.keys.deadOf(q)), lists...)
+		p.keys = append(append(p.keys, c.keys.parked(q), c.keys.parkedRaw(q), c.keys.deadOf(q), c.keys.consumers(q)), lists...)
 		p.args = append(p.args, q)
 		for _, s := range c.keys.steps {
 			list := c.keys.stepList(q, s)
@@ -93,7 +94,7 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 		return nil, err
 	}
 	cs := &Consumer{
-		conn: c, name: cfg.Worker, lease: cmp.Or(max(cfg.Lease, 0), c.lease), ear: newEar(c.rdb),
+		conn: c, name: cfg.Worker, token: redisconn.Token(), lease: cmp.Or(max(cfg.Lease, 0), c.lease), ear: newEar(c.rdb),
 		done: make(chan struct{}), turn: make(chan struct{}, 1), changed: make(chan struct{}),
 		id: newIdentity(), held: map[*claim]struct{}{},
 	}
@@ -149,7 +150,7 @@ func (cs *Consumer) Close() error {
 		back = append(back, cl)
 	}
 	clear(cs.held)
-	ids := append(cs.doubted, cs.id)
+	ids, queues := append(cs.doubted, cs.id), cs.queues
 	cs.mu.Unlock()
 	cs.conn.mu.Lock()
 	delete(cs.conn.consumers, cs)
@@ -168,6 +169,11 @@ func (cs *Consumer) Close() error {
 	for _, id := range ids {
 		if err == nil && (id.registered || id != cs.id) {
 			err = cs.conn.giveBack(ctx, id.name, true, marks{redelivered: true})
+		}
+	}
+	for _, q := range queues {
+		if err == nil {
+			_, err = cs.conn.unpark(ctx, q, cs.token, false)
 		}
 	}
 	if err != nil && !errors.Is(err, broker.ErrClosed) {

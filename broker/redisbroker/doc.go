@@ -18,6 +18,7 @@
 //	lovage.workers                  sorted set of consumers by when their claims lapse
 //	lovage.parked.<queue>           sorted set of delayed messages by when they are due, and
 //	lovage.parked.<queue>.raw       hash of their envelopes
+//	lovage.consumers.<queue>        sorted set of the Go consumers of a queue, by when they lapse
 //	lovage.dead, lovage.dead.index  hash and order of dead letters; lovage.dead.index.<queue>
 //	lovage.paused, lovage.queues    sets of queue names
 //	lovage.exchanges                hash of the types of exchanges
@@ -43,6 +44,16 @@
 // TRACKING, Redis 6 and later): one connection whatever the number of queues,
 // and it hears Python's producers. Where that is not to be had it polls, ever
 // more slowly, every half second at last.
+//
+// # Delay
+//
+// A message that is not due is parked in the server, whatever their number and
+// however far ahead, and comes to the head of its queue when it is due, by the
+// server's clock. Go consumers bring it there, so a message with an ETA header is
+// parked only if its queue has one; otherwise it is sent as Celery does, and a
+// Python worker waits with it. The last Go consumer of a queue gives what is
+// parked back as plain messages when it is closed and Python workers are about;
+// after a crash [Conn.Unpark] does that.
 //
 // # Priority
 //

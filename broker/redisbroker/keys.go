@@ -94,6 +94,7 @@ func (k *keys) binding(exchange string) string   { return k.prefix + "_kombu.bin
 func (k *keys) fanoutSet(exchange string) string { return k.prefix + "lovage.fanout." + exchange }
 func (k *keys) parked(queue string) string       { return k.prefix + "lovage.parked." + queue }
 func (k *keys) parkedRaw(queue string) string    { return k.parked(queue) + ".raw" }
+func (k *keys) consumers(queue string) string    { return k.prefix + "lovage.consumers." + queue }
 func (k *keys) deadOf(queue string) string       { return k.deadIndex + "." + queue }
 
 // channel is where a fanout exchange's messages with a routing key are published.

@@ -60,14 +60,20 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 
 func (cs *Consumer) renew(ctx context.Context, id *identity, ds []*broker.Delivery) (lost []*broker.Delivery, err error) {
 	k := &cs.conn.keys
-	args := make([]string, 0, 2+len(ds))
-	args = append(args, id.name, strconv.FormatInt(cs.lease.Milliseconds(), 10))
+	args := make([]string, 0, 3+len(ds))
+	args = append(args, id.name, strconv.FormatInt(cs.lease.Milliseconds(), 10), cs.token)
 	for _, d := range ds {
 		args = append(args, d.Claim.(*claim).field)
 	}
 	limited, cancel := cs.conn.rdb.Deadline(ctx)
 	defer cancel()
-	r := renewScript.Exec(limited, cs.conn.rdb, []string{k.unacked, k.index, k.workers}, args)
+	keys := []string{k.unacked, k.index, k.workers}
+	cs.mu.Lock()
+	for _, q := range cs.queues {
+		keys = append(keys, k.consumers(q))
+	}
+	cs.mu.Unlock()
+	r := renewScript.Exec(limited, cs.conn.rdb, keys, args)
 	if n, err := r.AsInt64(); err == nil && n < 0 {
 		cs.lapsed(id)
 		return ds, nil

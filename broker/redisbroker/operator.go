@@ -155,6 +155,33 @@ func (c *Conn) Peek(ctx context.Context, queue string, offset, limit int) ([]bro
 	return out, nil
 }
 
+// unparkBatch is how many parked messages one script gives back.
+const unparkBatch = 1000
+
+// Unpark gives the parked messages of a queue back as plain ones with their ETA,
+// for Python workers to hold. A Go consumer that lives parks them again.
+func (c *Conn) Unpark(ctx context.Context, queue string) (int, error) {
+	if err := c.alive(); err != nil {
+		return 0, err
+	}
+	return c.unpark(ctx, queue, "", true)
+}
+
+// unpark is what the last Go consumer of a queue does when it leaves, if there
+// are Python workers about.
+func (c *Conn) unpark(ctx context.Context, queue, leaving string, force bool) (total int, err error) {
+	for {
+		limited, cancel := c.rdb.Deadline(ctx)
+		n, err := unparkScript.Exec(limited, c.rdb, []string{c.keys.parked(queue), c.keys.parkedRaw(queue), c.keys.consumers(queue)},
+			[]string{c.keys.prefix, itoa(unparkBatch), leaving, flag(force)}).AsInt64()
+		cancel()
+		total += int(n)
+		if err != nil || n < unparkBatch {
+			return total, fault(ctx, err)
+		}
+	}
+}
+
 // Pause stops deliveries from a queue to Go consumers; kombu knows no pause.
 func (c *Conn) Pause(ctx context.Context, queue string) error {
 	limited, cancel := c.rdb.Deadline(ctx)

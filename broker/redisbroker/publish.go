@@ -206,9 +206,12 @@ func (ch *change) op(args ...string) {
 func (ch *change) add(c *Conn, m *broker.Message, t target, raw string) {
 	for _, q := range t.queues {
 		list := c.keys.list(q, priorityOf(m))
-		if m.NotBefore.IsZero() {
+		switch {
+		case m.NotBefore.IsZero():
 			ch.op("L", list, raw)
-		} else {
+		case m.Headers.ETA != "":
+			ch.op("T", q, list, due(m.NotBefore), raw)
+		default:
 			ch.op("P", q, list, due(m.NotBefore), raw)
 		}
 	}

@@ -23,6 +23,8 @@ var (
 	purgeLua string
 	//go:embed undead.lua
 	undeadLua string
+	//go:embed unpark.lua
+	unparkLua string
 )
 
 // The scripts, sent once to a server that does not know them.
@@ -34,4 +36,5 @@ var (
 	replaceScript = rueidis.NewLuaScript(replaceLua)
 	purgeScript   = rueidis.NewLuaScript(purgeLua)
 	undeadScript  = rueidis.NewLuaScript(undeadLua)
+	unparkScript  = rueidis.NewLuaScript(unparkLua)
 )
