@@ -160,10 +160,11 @@ func (cs *Consumer) takeOnce(ctx context.Context, p *plan, limit int) (out []bro
 		cs.looked = time.Now()
 	}
 	for _, name := range dead {
-		if err := cs.conn.takeBack(limited, name); err != nil {
-			cs.conn.log.Warn("the claims of a lapsed worker could not be given back yet", "error", err)
-		} else {
+		switch err := cs.conn.takeBack(limited, name); {
+		case err == nil:
 			again = len(out) == 0
+		case !broker.Retryable(err): // else somebody will, and the loss of the connection shows elsewhere
+			cs.conn.log.Error("the claims of a lapsed worker could not be given back", "error", err)
 		}
 	}
 	return out, wait, again, nil
