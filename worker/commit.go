@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxBatch      = 512
+	maxBatch      = 1024
 	commitTimeout = 30 * time.Second
 	firstBackoff  = 50 * time.Millisecond
 	lastBackoff   = 2 * time.Second

@@ -55,7 +55,7 @@ type Config struct {
 	// Lease is how long a claim outlives the last sign of life of this worker.
 	// Default: the driver's.
 	Lease time.Duration
-	// Ready is called once, when the worker consumes.
+	// Ready is called once, when the worker consumes; claims wait for its return.
 	Ready func(Info)
 }
 
@@ -70,7 +70,7 @@ type Info struct {
 const (
 	claimWait    = 5 * time.Second // a claim that finds nothing is a round trip too
 	firstClaim   = 100 * time.Millisecond
-	maxLookAhead = 256
+	maxLookAhead = 1024
 	aheadWait    = time.Second // what waits longer is handed back
 	aheadWork    = 75 * time.Millisecond
 	maxHeld      = 10_000 // messages held for their time by brokers that cannot park

@@ -64,12 +64,22 @@ type slot struct {
 	held bool
 	out  int  // releases without reacquire
 	gone bool // never to be had again
+	at   time.Time
+	used time.Duration // from take to the first release
 }
 
 func (s *slot) take() {
 	s.mu.Lock()
-	s.held = true
+	s.held, s.at = true, time.Now()
 	s.mu.Unlock()
+}
+
+// occupied is how long the run kept others from the slot: an end that is still
+// being kept by the store does not.
+func (s *slot) occupied() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used
 }
 
 // Release implements lovage.Slot.
@@ -78,9 +88,17 @@ func (s *slot) Release() {
 	s.out++
 	give := s.held
 	s.held = false
+	s.tally(give)
 	s.mu.Unlock()
 	if give {
 		s.w.pool.Release()
+	}
+}
+
+// tally notes the first release. The caller holds mu.
+func (s *slot) tally(give bool) {
+	if give && s.used == 0 {
+		s.used = time.Since(s.at)
 	}
 }
 
@@ -111,6 +129,7 @@ func (s *slot) drop() {
 	s.mu.Lock()
 	give := s.held
 	s.held, s.gone = false, true
+	s.tally(give)
 	s.mu.Unlock()
 	if give {
 		s.w.pool.Release()
@@ -130,7 +149,7 @@ func (j *job) run() {
 		return
 	}
 	if j.lastChance() {
-		defer w.alone()() // before the loss is counted: waiting is no run
+		defer w.alone(ctx)() // before the loss is counted: waiting is no run
 	}
 	if out, verdict, ok := j.admit(); !ok {
 		j.slot.drop()
@@ -151,7 +170,7 @@ func (j *job) run() {
 	out := w.app.Execute(ctx, j.r, j)
 	j.unlimit()
 	j.slot.drop()
-	w.window.observe(time.Since(now))
+	w.window.observe(j.slot.occupied())
 	switch j.phase.Load() {
 	case timedOut, abandoned:
 		w.count.stuck.Add(-1)

@@ -142,6 +142,59 @@ func TestLosses(t *testing.T) {
 			})
 		})
 	}
+	t.Run("WhatRanBesideAKillerIsNotGivenUp", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			store := memory.New()
+			kills := make(chan struct{}, 1)
+			tasks := func(app *lovage.App) {
+				lovage.Func(app, "t.work", func(ctx context.Context, in Order) (string, error) {
+					if in.Do == "kill" {
+						<-time.After(500 * time.Millisecond)
+						kills <- struct{}{}
+						<-ctx.Done()
+						return "", context.Cause(ctx)
+					}
+					return sleeper(ctx, in)
+				})
+			}
+			client := lovage.New("client", lovage.Config{},
+				lovage.WithBroker(func(context.Context) (broker.Conn, error) { return store.Broker(), nil }),
+				lovage.WithBackend(func(context.Context) (backend.Backend, error) { return store.Backend(), nil }))
+			h := lovage.Remote[Order, string](client, "t.work")
+			want := map[string]lovage.State{}
+			for _, do := range []string{"work", "kill", "work", "work"} {
+				r, err := h.Delay(t.Context(), Order{do})
+				if err != nil {
+					t.Fatal(err)
+				}
+				want[r.ID()] = map[string]lovage.State{"work": lovage.Success, "kill": lovage.Failure}[do]
+			}
+			n, died := spawn(store, "w", lovage.Config{}, worker.Config{Concurrency: 4}, tasks), 0
+			for done := false; !done; {
+				select {
+				case <-kills:
+					died++
+					n.kill()
+					n = spawn(store, "w", lovage.Config{}, worker.Config{Concurrency: 4}, tasks)
+				case <-time.After(10 * time.Minute):
+					done = true
+				}
+			}
+			if died != 3 {
+				t.Errorf("workers that died: got %d, want the cap of 3", died)
+			}
+			for id, state := range want {
+				if got, err := client.Result(id).State(t.Context()); got != state || err != nil {
+					t.Errorf("state: got %s, %v, want %s\n%s", got, err, state, n.log)
+				}
+			}
+			n.stop(t)
+			if err := client.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	})
 	t.Run("HandBackAndFirstRunCostNothing", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]

@@ -127,6 +127,9 @@ func (j *job) result(out *lovage.Outcome) {
 			w.fence(j, out.Fenced)
 		} else if refused := (*refusedError)(nil); errors.As(out.Fenced, &refused) {
 			w.refused(j, refused)
+		} else if j.phase.Load() == finishing {
+			w.count.returned.Add(1)
+			w.log.Warn("Task "+j.id()+" ended, but its effects could not be kept before the shutdown; its message goes back", "error", out.Fenced)
 		}
 		return
 	}
@@ -155,7 +158,9 @@ func (j *job) result(out *lovage.Outcome) {
 // refused deals with effects that the stores will never take: the task fails
 // with the reason, and if even that is refused its message is a dead letter.
 func (w *Worker) refused(j *job, cause *refusedError) {
-	w.count.refused.Add(1)
+	if !cause.again {
+		w.count.refused.Add(1)
+	}
 	w.log.Error("Task "+j.r.Task+"["+j.r.ID+"]: its effects were refused: "+cause.Error(), "task", j.r.Task, "id", j.r.ID)
 	info := &lovage.ErrorInfo{Err: cause, Type: "EffectsRefused", Args: []any{cause.Error()}}
 	reason := "its effects were refused: " + cause.Error()

@@ -88,14 +88,14 @@ func (w *Worker) admit(j *job, now time.Time) {
 		w.later(j, j.r.ETA)
 		return
 	}
+	if j.suspect() && !w.suspects.enter(j) {
+		return
+	}
 	if j.s.bucket != nil {
 		if at, ok := j.s.bucket.Take(now); !ok {
 			w.later(j, at)
 			return
 		}
-	}
-	if j.suspect() && !w.suspects.enter(j) {
-		return
 	}
 	w.announce(j)
 	if !w.pool.Put(j) {

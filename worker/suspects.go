@@ -70,22 +70,22 @@ func (s *suspects) close() []*job {
 // the caller's run and nobody else's. It waits for other runs no longer than the
 // quarantine, and gives the slots back after it: a long task must not keep a
 // worker to itself. The func gives them back at once.
-func (w *Worker) alone() (free func()) {
-	ctx, cancel := context.WithTimeout(w.base, quarantine)
+func (w *Worker) alone(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithTimeout(ctx, quarantine)
 	defer cancel()
 	size, _, _ := w.pool.Counts()
 	taken := 0
 	for taken < size-1 && w.pool.Acquire(ctx) == nil {
 		taken++
 	}
-	free = sync.OnceFunc(func() {
+	give := sync.OnceFunc(func() {
 		for range taken {
 			w.pool.Release()
 		}
 	})
-	timer := time.AfterFunc(quarantine, free)
+	timer := time.AfterFunc(quarantine, give)
 	return func() {
 		timer.Stop()
-		free()
+		give()
 	}
 }

@@ -153,12 +153,8 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 	if err := w.app.Init(ctx); err != nil {
 		return err
 	}
-	w.back, err = w.app.Backend(ctx)
-	if err != nil && !errors.Is(err, lovage.ErrNoBackend) {
-		return fmt.Errorf("open the result store: %w", err)
-	}
-	if errors.Is(err, lovage.ErrNoBackend) {
-		w.back = nil
+	if err := w.openBackend(ctx); err != nil {
+		return err
 	}
 	if w.cfg.Purge {
 		if err := w.purge(ctx); err != nil {
@@ -169,6 +165,31 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 		w.events = w.app.NewDispatcher(nil, w.cfg.Hostname)
 	}
 	return nil
+}
+
+// openBackend opens the result store, waiting for one that is away as it does
+// for a broker.
+func (w *Worker) openBackend(ctx context.Context) (err error) {
+	for wait, tries := firstBackoff, 1; ; wait, tries = min(2*wait, lastBackoff), tries+1 {
+		w.back, err = w.app.Backend(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, lovage.ErrNoBackend):
+			w.back = nil
+			return nil
+		}
+		if e := w.giveUp(err, tries); e != nil || ctx.Err() != nil {
+			return fmt.Errorf("open the result store: %w", err)
+		}
+		if tries == 1 {
+			w.log.Error("the result store cannot be opened; trying again: "+err.Error(), "error", err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // purge empties the worker's queues.

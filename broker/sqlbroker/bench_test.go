@@ -42,13 +42,16 @@ func fill(b *testing.B, c broker.Conn, queue string, from, n int, at time.Time) 
 }
 
 func BenchmarkPublish(b *testing.B) {
-	for _, callers := range []int{1, 32} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			c := open(b, tempURL(b))
+	for _, how := range []struct {
+		disk    string
+		callers int
+	}{{"full", 1}, {"full", 32}, {"normal", 1}, {"normal", 32}} {
+		b.Run(fmt.Sprintf("%s/callers=%d", how.disk, how.callers), func(b *testing.B) {
+			c := open(b, tempURL(b)+"?synchronous="+how.disk)
 			var n atomic.Int64
 			var wg sync.WaitGroup
 			b.ResetTimer()
-			for range callers {
+			for range how.callers {
 				wg.Go(func() {
 					for {
 						i := n.Add(1)
@@ -81,11 +84,12 @@ func BenchmarkWork(b *testing.B) {
 }
 
 func BenchmarkWorkBacklog(b *testing.B) {
-	for _, backlog := range []int{1_000, 10_000, 100_000, 1_000_000} {
+	backlogs := []int{1_000, 10_000, 100_000}
+	if os.Getenv("LOVAGE_BENCH_LARGE") != "" { // a file of 1 GB
+		backlogs = append(backlogs, 1_000_000)
+	}
+	for _, backlog := range backlogs {
 		b.Run(fmt.Sprintf("backlog=%d", backlog), func(b *testing.B) {
-			if backlog > 100_000 && os.Getenv("LOVAGE_BENCH_LARGE") == "" {
-				b.Skip("set LOVAGE_BENCH_LARGE=1 for a million rows")
-			}
 			c := open(b, tempURL(b))
 			fill(b, c, "celery", 0, backlog+b.N, time.Time{})
 			b.ResetTimer()

@@ -65,14 +65,14 @@ type plan struct {
 
 // report is what one round came to.
 type report struct {
-	Seed         uint64
-	Confirmed    int
-	Kills        int
-	Stops        int
-	Restarts     int // starts of a task beyond those its fate asks for
-	Poisoned     int
-	RecoveredP99 time.Duration
-	Took         time.Duration
+	Seed      uint64
+	Confirmed int
+	Kills     int
+	Stops     int
+	Restarts  int // starts of a task beyond those its fate asks for
+	Poisoned  int
+	GivenUp   int // innocent tasks that had three processes die on them
+	Took      time.Duration
 }
 
 func TestCrash(t *testing.T) {
@@ -312,6 +312,14 @@ func verify(t *testing.T, p plan, path string, judge *parts, conn broker.Conn, r
 			t.Errorf(format, args...)
 		}
 	}
+	dead, err := conn.(broker.DeadLetterer).DeadLetters(t.Context(), "celery", "", 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	givenUp := map[string]bool{}
+	for _, d := range dead {
+		givenUp[d.TaskID] = true
+	}
 	for chunk := range slices.Chunk(ids, 500) {
 		recs, err := back.Fetch(t.Context(), chunk...)
 		if err != nil {
@@ -322,6 +330,18 @@ func verify(t *testing.T, p plan, path string, judge *parts, conn broker.Conn, r
 			f := fateOf(id, p.poison)
 			if f == fails || f == poisoned {
 				want = lovage.Failure
+			}
+			if givenUp[id] && f != poisoned {
+				// A loss is counted when an orphan starts again, so the first worker
+				// that died may only have held the message; the other two ran it.
+				r.GivenUp++
+				if starts[id+" 0"] < 2 && starts[id+" 1"] < 2 {
+					bad("task %s was given up after %d starts, want 2 or 3", id, starts[id+" 0"])
+				}
+				if recs[i].State != lovage.Failure {
+					bad("task %s was given up and its state is %q, want FAILURE", id, recs[i].State)
+				}
+				continue
 			}
 			if got := recs[i].State; got != want {
 				bad("task %s: state %q, want %s", id, got, want)
@@ -352,13 +372,7 @@ func verify(t *testing.T, p plan, path string, judge *parts, conn broker.Conn, r
 	if most := (r.Kills + r.Stops + 3*r.Poisoned) * p.concurrency * 2; extra > most {
 		bad("%d runs were repeated, more than %d slots were lost", extra, most)
 	}
-	dead, err := conn.(broker.DeadLetterer).DeadLetters(t.Context(), "celery", "", 10_000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, d := range dead {
-		if fateOf(d.TaskID, p.poison) != poisoned {
-			bad("task %s is a dead letter: %s", d.TaskID, d.Reason)
-		}
+	if most := 2 + r.Kills/20; r.GivenUp > most {
+		bad("%d innocent tasks were given up, more than %d are no accident", r.GivenUp, most)
 	}
 }

@@ -230,8 +230,8 @@ func (c *core) sync() {
 }
 
 func (c *core) syncLog() error {
-	c.fileMu.Lock()
-	defer c.fileMu.Unlock()
+	c.logMu.Lock()
+	defer c.logMu.Unlock()
 	if c.log == nil {
 		return c.errMoved()
 	}

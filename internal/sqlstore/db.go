@@ -107,9 +107,11 @@ type core struct {
 
 	fileMu  sync.Mutex
 	file    os.FileInfo // the file that the connections have open
-	log     *os.File    // its write-ahead log, to be synced
 	fileGen atomic.Int64
 	looked  atomic.Int64 // when readers last compared, in nanoseconds
+
+	logMu sync.Mutex // held while the log is brought to the disk
+	log   *os.File   // the write-ahead log of file; nil while there is no writer
 
 	readers chan *reader
 }
@@ -211,8 +213,11 @@ func (c *core) openWriter() error {
 		return errors.Join(fmt.Errorf("sqlite %s: its log: %w", c.cfg.Path, err), w.close())
 	}
 	c.fileMu.Lock()
-	c.file, c.log = info, log
+	c.file = info
 	c.fileMu.Unlock()
+	c.logMu.Lock()
+	c.log = log
+	c.logMu.Unlock()
 	c.fileGen.Add(1)
 	c.writer = w
 	c.tx = Tx{conn: w, core: c, queues: map[string]int64{}}
@@ -223,8 +228,8 @@ func (c *core) closeWriter() error {
 	if c.writer == nil {
 		return nil
 	}
-	c.fileMu.Lock()
-	defer c.fileMu.Unlock()
+	c.logMu.Lock()
+	defer c.logMu.Unlock()
 	err := errors.Join(c.log.Close(), c.writer.close())
 	c.writer, c.log = nil, nil
 	return err

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lovage-go/lovage/worker"
+)
+
+// childArg makes this program a worker process.
+const childArg = "bench-worker"
+
+// mark is a line that a worker process prints: what happened, and what it has cost.
+type mark struct {
+	What    string
+	Seconds float64 // since the mark before
+	CPU     float64 // seconds of user and system time since the mark before
+	RSS     float64 // MiB
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// child is the worker process: file, synchronous, concurrency, and how many
+// tasks make it say that it has drained its queue. A line on its stdin asks for
+// a mark; its end stops the process.
+func child(args []string) error {
+	file, synchronous := args[0], args[1]
+	if p := os.Getenv("BENCH_PROFILE"); p != "" {
+		f, err := os.Create(p)
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	concurrency, _ := strconv.Atoi(args[2])
+	expect, _ := strconv.Atoi(args[3])
+	app, _ := newApp(file, synchronous)
+	m := &marker{at: time.Now(), cpu: cpuSeconds()}
+	ready := make(chan struct{})
+	w := worker.New(app, worker.Config{Concurrency: concurrency, Ready: func(worker.Info) { close(ready) }})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	lines := make(chan string)
+	go func() {
+		in := bufio.NewScanner(os.Stdin)
+		for in.Scan() {
+			lines <- in.Text()
+		}
+		close(lines)
+	}()
+	select {
+	case <-ready:
+		m.print("ready")
+	case err := <-done:
+		return err
+	}
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	if expect == 0 {
+		tick.Stop()
+	}
+	for {
+		select {
+		case <-tick.C:
+			if int(w.Stats().Processed) >= expect {
+				m.print("drained")
+				tick.Stop()
+			}
+		case line, ok := <-lines:
+			if !ok {
+				cancel()
+				if err := <-done; err != nil {
+					return err
+				}
+				return app.Close(context.Background())
+			}
+			m.print(line)
+		case err := <-done:
+			return err
+		}
+	}
+}
+
+type marker struct {
+	at  time.Time
+	cpu float64
+}
+
+func (m *marker) print(what string) {
+	now, cpu := time.Now(), cpuSeconds()
+	line, _ := json.Marshal(mark{What: what, Seconds: now.Sub(m.at).Seconds(), CPU: cpu - m.cpu, RSS: rssMiB()})
+	fmt.Println(string(line))
+	m.at, m.cpu = now, cpu
+}
+
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return float64(u.Utime.Sec+u.Stime.Sec) + float64(u.Utime.Usec+u.Stime.Usec)/1e6
+}
+
+func rssMiB() float64 {
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(data))
+	pages, _ := strconv.Atoi(f[1])
+	return float64(pages*os.Getpagesize()) / (1 << 20)
+}
+
+// process is a worker process as its parent sees it.
+type process struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+// startChild starts a worker process and waits until it is ready.
+func startChild(ctx context.Context, o *options, file string, expect int) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, childArg, file, o.synchronous, strconv.Itoa(o.concurrency), strconv.Itoa(expect))
+	cmd.Stderr = os.Stderr
+	p := &process{cmd: cmd}
+	if p.in, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.out = bufio.NewScanner(out)
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	if _, err := p.wait("ready"); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// wait reads marks until the one that is named.
+func (p *process) wait(what string) (mark, error) {
+	for p.out.Scan() {
+		var m mark
+		if err := json.Unmarshal(p.out.Bytes(), &m); err != nil {
+			return m, fmt.Errorf("the worker process printed %q", p.out.Text())
+		}
+		if m.What == what {
+			return m, nil
+		}
+	}
+	return mark{}, fmt.Errorf("the worker process ended before it was %s", what)
+}
+
+// idle lets the process be for some seconds and tells what that cost.
+func (p *process) idle(o *options) (mark, error) {
+	settle, measure := 3*time.Second, 10*time.Second
+	if o.short {
+		settle, measure = time.Second, 2*time.Second
+	}
+	time.Sleep(settle)
+	fmt.Fprintln(p.in, "idle-begin")
+	if _, err := p.wait("idle-begin"); err != nil {
+		return mark{}, err
+	}
+	time.Sleep(measure)
+	fmt.Fprintln(p.in, "idle-end")
+	return p.wait("idle-end")
+}
+
+func (p *process) stop() {
+	p.in.Close()
+	ended := make(chan struct{})
+	go func() {
+		for p.out.Scan() {
+		}
+		_ = p.cmd.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(15 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-ended
+	}
+}

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	_ "github.com/lovage-go/lovage/backend/sqlbackend"
+	_ "github.com/lovage-go/lovage/broker/sqlbroker"
+)
+
+// AddArgs are the arguments of the task that is measured.
+type AddArgs struct{ X, Y int }
+
+func newApp(file, synchronous string) (*lovage.App, *lovage.Handle[AddArgs, int]) {
+	u := url.URL{Scheme: "sqlite", Path: file}
+	if synchronous != "" {
+		u.RawQuery = "synchronous=" + synchronous
+	}
+	app := lovage.New("bench", lovage.Config{BrokerURL: u.String(), ResultBackend: u.String()}, lovage.WithLogger(quiet()))
+	add := lovage.Func(app, "bench.add", func(_ context.Context, in AddArgs) (int, error) { return in.X + in.Y, nil })
+	return app, add
+}
+
+var serial atomic.Int64
+
+func freshFile(dir string) string {
+	return filepath.Join(dir, fmt.Sprintf("lovage-%d.db", serial.Add(1)))
+}
+
+// fill sends n tasks from callers goroutines and returns how long it took.
+func fill(ctx context.Context, add *lovage.Handle[AddArgs, int], n, callers int, opts ...lovage.CallOption) (time.Duration, error) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	errs := make(chan error, callers)
+	start := time.Now()
+	for range callers {
+		wg.Go(func() {
+			for next.Add(1) <= int64(n) {
+				if _, err := add.Delay(ctx, AddArgs{2, 3}, opts...); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	select {
+	case err := <-errs:
+		return 0, err
+	default:
+		return took, nil
+	}
+}
+
+func benchEnqueue(ctx context.Context, o *options, r *report) error {
+	single, many := 3000, 40_000
+	if o.short {
+		single, many = 500, 5000
+	}
+	for range o.rounds {
+		app, add := newApp(freshFile(o.dir), o.synchronous)
+		if _, err := fill(ctx, add, 100, 4); err != nil {
+			return err
+		}
+		took, err := fill(ctx, add, single, 1)
+		if err != nil {
+			return err
+		}
+		r.add("enqueue, 1 caller", "tasks/s", float64(single)/took.Seconds())
+		if took, err = fill(ctx, add, many, 32); err != nil {
+			return err
+		}
+		r.add("enqueue, 32 callers", "tasks/s", float64(many)/took.Seconds())
+		if err := app.Close(ctx); err != nil {
+			return err
+		}
+		for _, batch := range []int{1, 32, 100} {
+			b, err := openBare(o.dir, o.synchronous)
+			if err != nil {
+				return err
+			}
+			n := many
+			if batch == 1 {
+				n = single
+			}
+			took, err := b.enqueue(n, batch)
+			b.close()
+			if err != nil {
+				return err
+			}
+			r.add(fmt.Sprintf("bare insert, %d a transaction", batch), "rows/s", float64(n)/took.Seconds())
+		}
+	}
+	r.atLeast("enqueue, 1 caller", "bare insert, 1 a transaction", 0.5)
+	r.atLeast("enqueue, 32 callers", "bare insert, 32 a transaction", 0.5)
+	return nil
+}
+
+func benchWorker(ctx context.Context, o *options, r *report) error {
+	best := 0.0
+	bestBatch := 0
+	for _, batch := range []int{10, 50, 100, 200, 500} {
+		rate, err := bareRate(o, 20_000, batch)
+		if err != nil {
+			return err
+		}
+		if rate > best {
+			best, bestBatch = rate, batch
+		}
+	}
+	bareName := fmt.Sprintf("bare claim, store and ack, best batch (%d)", bestBatch)
+	var sizes []int
+	for n := 1000; n <= o.backlog; n *= 10 {
+		sizes = append(sizes, n)
+	}
+	for range o.rounds {
+		for _, n := range sizes {
+			res, err := drainByWorker(ctx, o, n)
+			if err != nil {
+				return err
+			}
+			name := fmt.Sprintf("worker, backlog %d", n)
+			r.add(name, "tasks/s", res.rate)
+			r.add(name+", worker CPU", "us/task", res.cpu)
+			if n == sizes[len(sizes)-1] {
+				r.add("worker, RSS after backlog", "MiB", res.rss)
+			}
+			rate, err := bareRate(o, max(min(n, 50_000), 10_000), bestBatch)
+			if err != nil {
+				return err
+			}
+			r.add(bareName, "tasks/s", rate)
+		}
+	}
+	for _, n := range sizes {
+		r.atLeast(fmt.Sprintf("worker, backlog %d", n), bareName, 0.5)
+	}
+	return nil
+}
+
+func bareRate(o *options, n, batch int) (float64, error) {
+	b, err := openBare(o.dir, o.synchronous)
+	if err != nil {
+		return 0, err
+	}
+	defer b.close()
+	if _, err := b.enqueue(n, 500); err != nil {
+		return 0, err
+	}
+	got, took, err := b.drain(batch)
+	if err != nil {
+		return 0, err
+	}
+	return float64(got) / took.Seconds(), nil
+}
+
+type drained struct{ rate, cpu, rss float64 }
+
+func drainByWorker(ctx context.Context, o *options, n int) (drained, error) {
+	file := freshFile(o.dir)
+	app, add := newApp(file, o.synchronous)
+	if _, err := fill(ctx, add, n, 32); err != nil {
+		return drained{}, err
+	}
+	if err := app.Close(ctx); err != nil {
+		return drained{}, err
+	}
+	w, err := startChild(ctx, o, file, n)
+	if err != nil {
+		return drained{}, err
+	}
+	defer w.stop()
+	m, err := w.wait("drained")
+	if err != nil {
+		return drained{}, err
+	}
+	return drained{rate: float64(n) / m.Seconds, cpu: m.CPU * 1e6 / float64(n), rss: m.RSS}, nil
+}
+
+func benchLatency(ctx context.Context, o *options, r *report) error {
+	file := freshFile(o.dir)
+	app, add := newApp(file, o.synchronous)
+	defer app.Close(ctx)
+	w, err := startChild(ctx, o, file, 0)
+	if err != nil {
+		return err
+	}
+	defer w.stop()
+	for range o.rounds {
+		times := make([]time.Duration, 0, o.roundTrips)
+		for i := range o.roundTrips + 20 {
+			start := time.Now()
+			res, err := add.Delay(ctx, AddArgs{2, 3})
+			if err != nil {
+				return err
+			}
+			wait, cancel := context.WithTimeout(ctx, 10*time.Second)
+			v, err := res.Get(wait)
+			cancel()
+			if err != nil || v != 5 {
+				return fmt.Errorf("call %d: %d, %v", i, v, err)
+			}
+			if i >= 20 {
+				times = append(times, time.Since(start))
+			}
+		}
+		r.add("latency p50, another process waits", "ms", percentile(times, 0.50).Seconds()*1e3)
+		r.add("latency p99, another process waits", "ms", percentile(times, 0.99).Seconds()*1e3)
+	}
+	r.below("latency p50, another process waits", 5)
+	return nil
+}
+
+func benchIdle(ctx context.Context, o *options, r *report) error {
+	for range o.rounds {
+		start := time.Now()
+		w, err := startChild(ctx, o, freshFile(o.dir), 0)
+		if err != nil {
+			return err
+		}
+		r.add("start-up to ready", "ms", time.Since(start).Seconds()*1e3)
+		m, err := w.idle(o)
+		w.stop()
+		if err != nil {
+			return err
+		}
+		r.add("idle CPU", "% of a core", m.CPU/m.Seconds*100)
+		r.add("idle RSS", "MiB", m.RSS)
+	}
+	r.below("idle CPU", 1)
+	r.below("idle RSS", 30)
+	return nil
+}
+
+func benchDelayed(ctx context.Context, o *options, r *report) error {
+	file := freshFile(o.dir)
+	app, add := newApp(file, o.synchronous)
+	took, err := fill(ctx, add, o.delayed, 64, lovage.Countdown(24*time.Hour))
+	if err != nil {
+		return err
+	}
+	if err := app.Close(ctx); err != nil {
+		return err
+	}
+	r.add(fmt.Sprintf("enqueue %d delayed, 64 callers", o.delayed), "tasks/s", float64(o.delayed)/took.Seconds())
+	w, err := startChild(ctx, o, file, 0)
+	if err != nil {
+		return err
+	}
+	defer w.stop()
+	m, err := w.idle(o)
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("RSS with %d delayed", o.delayed)
+	r.add(name, "MiB", m.RSS)
+	r.add(fmt.Sprintf("idle CPU with %d delayed", o.delayed), "% of a core", m.CPU/m.Seconds*100)
+	r.below(name, 64)
+	return nil
+}
