@@ -158,6 +158,9 @@ func (cs *Consumer) takeOnce(ctx context.Context, p *plan, limit int) (out []bro
 	cs.mu.Unlock()
 	if look {
 		cs.looked = time.Now()
+		if err := cs.conn.sweep(limited); err != nil && !broker.Retryable(err) {
+			cs.conn.log.Error("the claims of lapsed Python workers could not be given back", "error", err)
+		}
 	}
 	for _, name := range dead {
 		switch err := cs.conn.takeBack(limited, name); {

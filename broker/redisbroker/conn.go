@@ -39,6 +39,8 @@ type Conn struct {
 	maxBody int
 	keys    keys
 	lease   time.Duration
+	// visibility is Python's visibility timeout, 0 if it is not given.
+	visibility time.Duration
 
 	tags   string // random part of delivery tags
 	tag    atomic.Uint64
@@ -55,7 +57,9 @@ type Conn struct {
 // Open connects to the server that cfg.URL names. Of the transport options it
 // heeds kombu's global_keyprefix, sep, priority_steps, fanout_prefix,
 // fanout_patterns, unacked_key, unacked_index_key, master_name, sentinel_kwargs,
-// socket_timeout and socket_connect_timeout, and lease (seconds, 30).
+// socket_timeout and socket_connect_timeout, lease (seconds, 30), and
+// visibility_timeout: if it is given, claims of Python workers that are older are
+// given back, as Python workers do for one another.
 func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 	o := redisconn.Options(cfg.Options)
 	k, err := newKeys(o)
@@ -69,7 +73,7 @@ func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 	k.fanout = k.prefix + fanoutPrefix(o, rdb.DB)
 	c := &Conn{
 		rdb: rdb, log: cfg.Log(), maxBody: cmp.Or(cfg.MaxBody, DefaultMaxBody), keys: k,
-		lease: o.Seconds("lease", DefaultLease), tags: redisconn.Token(),
+		lease: o.Seconds("lease", DefaultLease), visibility: o.Seconds("visibility_timeout", 0), tags: redisconn.Token(),
 		known: map[string]bool{}, consumers: map[*Consumer]struct{}{}, listeners: map[string]map[*listener]struct{}{},
 	}
 	c.ears = redisconn.NewSubscriber(rdb, true, c.heard, func() {

@@ -23,6 +23,8 @@ var (
 	purgeLua string
 	//go:embed undead.lua
 	undeadLua string
+	//go:embed sweep.lua
+	sweepLua string
 	//go:embed unpark.lua
 	unparkLua string
 )
@@ -36,5 +38,6 @@ var (
 	replaceScript = rueidis.NewLuaScript(replaceLua)
 	purgeScript   = rueidis.NewLuaScript(purgeLua)
 	undeadScript  = rueidis.NewLuaScript(undeadLua)
+	sweepScript   = rueidis.NewLuaScript(sweepLua)
 	unparkScript  = rueidis.NewLuaScript(unparkLua)
 )
