@@ -43,7 +43,8 @@ interop: deps ## against real Celery: Python on one end, Go on the other
 bench: ## measure, beside a bare loop over the same driver
 	cd bench && $(GO) run . $(ARGS)
 
-battery: test race lint fuzz interop ## everything above that judges
+battery: ## the long batteries, some minutes; writes docs/battery.md
+	scripts/battery.sh
 
 deps:
 	@scripts/deps.sh celery redis

@@ -8,12 +8,15 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/uuid"
 	"modernc.org/sqlite"
 )
 
-// bare is the limit: the same driver, the same bytes in the rows, one process,
-// no leases, no fences, no wake-ups, no Go types. Its claim and its finish are
-// two transactions, as they must be for work that happens between them.
+// bare is the limit: the same driver and the same rows in the same tables, one
+// process that does nothing else: no leases, no fences, no wake-ups, no other
+// processes, no Go types. Its claim and its finish are two transactions, as they
+// must be for work that happens between them. Task ids are random, as they are
+// in life.
 type bare struct {
 	conn  driver.Conn
 	stmts map[string]driver.Stmt
@@ -21,9 +24,12 @@ type bare struct {
 
 const bareSchema = `
 CREATE TABLE message (id INTEGER PRIMARY KEY, headers BLOB NOT NULL, envelope BLOB NOT NULL, body BLOB NOT NULL);
-CREATE TABLE ready (id INTEGER PRIMARY KEY);
-CREATE TABLE claim (id INTEGER PRIMARY KEY);
-CREATE TABLE result (task_id TEXT PRIMARY KEY, state TEXT NOT NULL, meta BLOB NOT NULL, expires INTEGER) WITHOUT ROWID;`
+CREATE TABLE ready (queue_id INTEGER NOT NULL, rank INTEGER NOT NULL, pos INTEGER NOT NULL, id INTEGER NOT NULL, flags INTEGER NOT NULL,
+	PRIMARY KEY (queue_id, rank, pos, id)) WITHOUT ROWID;
+CREATE TABLE claim (worker_id INTEGER NOT NULL, id INTEGER NOT NULL, queue_id INTEGER NOT NULL, rank INTEGER NOT NULL, pos INTEGER NOT NULL, flags INTEGER NOT NULL,
+	PRIMARY KEY (worker_id, id)) WITHOUT ROWID;
+CREATE TABLE result (seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, state TEXT NOT NULL, meta BLOB NOT NULL, group_id TEXT, expires INTEGER);
+CREATE INDEX result_expires ON result (expires) WHERE expires IS NOT NULL;`
 
 func openBare(dir, synchronous string) (*bare, error) {
 	conn, err := (&sqlite.Driver{}).Open("file:" + filepath.Join(dir, fmt.Sprintf("bare-%d.db", time.Now().UnixNano())))
@@ -128,7 +134,7 @@ func (b *bare) enqueue(n, batch int) (time.Duration, error) {
 				if err := b.exec("INSERT INTO message (headers, envelope, body) VALUES (?, ?, ?)", bareHeaders, bareEnvelope, bareBody); err != nil {
 					return err
 				}
-				if err := b.exec("INSERT INTO ready (id) VALUES (last_insert_rowid())"); err != nil {
+				if err := b.exec("INSERT INTO ready (queue_id, rank, pos, id, flags) VALUES (1, 0, last_insert_rowid(), last_insert_rowid(), 0)"); err != nil {
 					return err
 				}
 			}
@@ -148,15 +154,15 @@ func (b *bare) drain(batch int) (int, time.Duration, error) {
 	for {
 		ids = ids[:0]
 		err := b.tx(func() error {
-			_, err := b.query("SELECT r.id, m.headers, m.envelope, m.body FROM ready r JOIN message m ON m.id = r.id ORDER BY r.id LIMIT ?",
+			_, err := b.query("SELECT r.id, m.headers, m.envelope, m.body FROM ready r JOIN message m ON m.id = r.id WHERE r.queue_id = 1 ORDER BY r.rank, r.pos, r.id LIMIT ?",
 				func(row []driver.Value) { ids = append(ids, row[0].(int64)) }, int64(batch))
 			if err != nil || len(ids) == 0 {
 				return err
 			}
-			if err := b.exec("INSERT INTO claim (id) SELECT id FROM ready ORDER BY id LIMIT ?", int64(len(ids))); err != nil {
+			if err := b.exec("INSERT INTO claim SELECT 1, id, queue_id, rank, pos, flags FROM ready WHERE queue_id = 1 AND (rank, pos) <= (0, ?)", ids[len(ids)-1]); err != nil {
 				return err
 			}
-			return b.exec("DELETE FROM ready WHERE id <= ?", ids[len(ids)-1])
+			return b.exec("DELETE FROM ready WHERE queue_id = 1 AND (rank, pos) <= (0, ?)", ids[len(ids)-1])
 		})
 		if err != nil {
 			return total, 0, err
@@ -166,11 +172,10 @@ func (b *bare) drain(batch int) (int, time.Duration, error) {
 		}
 		err = b.tx(func() error {
 			for _, id := range ids {
-				task := fmt.Sprintf("3cd75f43-ec6d-4a4b-bd30-%012d", id)
-				if err := b.exec("INSERT INTO result (task_id, state, meta, expires) VALUES (?, 'SUCCESS', ?, ?)", task, bareMeta, int64(1795219695593522)); err != nil {
+				if err := b.exec("INSERT INTO result (task_id, state, meta, expires) VALUES (?, 'SUCCESS', ?, ?)", uuid.NewString(), bareMeta, time.Now().UnixMicro()+86400e6); err != nil {
 					return err
 				}
-				if err := b.exec("DELETE FROM claim WHERE id = ?", id); err != nil {
+				if err := b.exec("DELETE FROM claim WHERE worker_id = 1 AND id = ?", id); err != nil {
 					return err
 				}
 				if err := b.exec("DELETE FROM message WHERE id = ?", id); err != nil {

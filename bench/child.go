@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,16 +35,6 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // a mark; its end stops the process.
 func child(args []string) error {
 	file, synchronous := args[0], args[1]
-	if p := os.Getenv("BENCH_PROFILE"); p != "" {
-		f, err := os.Create(p)
-		if err != nil {
-			return err
-		}
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
-	}
 	concurrency, _ := strconv.Atoi(args[2])
 	expect, _ := strconv.Atoi(args[3])
 	app, _ := newApp(file, synchronous)
@@ -70,7 +59,7 @@ func child(args []string) error {
 	case err := <-done:
 		return err
 	}
-	tick := time.NewTicker(2 * time.Millisecond)
+	tick := time.NewTicker(500 * time.Microsecond)
 	defer tick.Stop()
 	if expect == 0 {
 		tick.Stop()
@@ -91,6 +80,11 @@ func child(args []string) error {
 				return app.Close(context.Background())
 			}
 			m.print(line)
+			if n, ok := strings.CutPrefix(line, "expect "); ok {
+				more, _ := strconv.Atoi(n)
+				expect += more
+				tick.Reset(500 * time.Microsecond)
+			}
 		case err := <-done:
 			return err
 		}
@@ -173,6 +167,14 @@ func (p *process) wait(what string) (mark, error) {
 		}
 	}
 	return mark{}, fmt.Errorf("the worker process ended before it was %s", what)
+}
+
+// expect makes the process say "drained" after n tasks more; its clock starts now.
+func (p *process) expect(n int) error {
+	line := fmt.Sprintf("expect %d", n)
+	fmt.Fprintln(p.in, line)
+	_, err := p.wait(line)
+	return err
 }
 
 // idle lets the process be for some seconds and tells what that cost.

@@ -3,6 +3,7 @@ module github.com/lovage-go/lovage/bench
 go 1.26.0
 
 require (
+	github.com/google/uuid v1.6.0
 	github.com/lovage-go/lovage v0.0.0
 	modernc.org/sqlite v1.61.1
 )
@@ -13,7 +14,6 @@ require (
 	github.com/dsnet/compress v0.0.1 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/goccy/go-yaml v1.19.2 // indirect
-	github.com/google/uuid v1.6.0 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect

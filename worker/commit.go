@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxBatch      = 1024
+	maxBatch      = 512
 	commitTimeout = 30 * time.Second
 	firstBackoff  = 50 * time.Millisecond
 	lastBackoff   = 2 * time.Second
