@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -105,6 +106,47 @@ func (s *RedisServer) Start(t testing.TB) {
 	}
 }
 
+// FreePort is a port on loopback that nobody listens on now.
+func FreePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// Sentinel starts a sentinel that watches a master by a name, and gives its
+// address. It fails over when the master is away for half a second.
+func Sentinel(t testing.TB, name string, master *RedisServer) string {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Fatalf("this test needs redis-server, which `make test` installs (scripts/deps.sh redis): %v", err)
+	}
+	port := FreePort(t)
+	file := filepath.Join(t.TempDir(), "sentinel.conf")
+	host, masterPort, _ := net.SplitHostPort(master.Addr)
+	conf := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor %s %s %s 1\nsentinel down-after-milliseconds %s 500\nsentinel failover-timeout %s 5000\n",
+		port, name, host, masterPort, name, name)
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &RedisServer{Addr: net.JoinHostPort("127.0.0.1", port)}
+	if s.proc, err = startProcess(exec.Command(path, file, "--sentinel")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.proc.kill)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	if err := s.answers(ctx); err != nil {
+		t.Fatalf("the sentinel on %s does not answer: %v", s.Addr, err)
+	}
+	return s.Addr
+}
+
 func startRedis(dir string, args ...string) (*RedisServer, error) {
 	var last error
 	for range 5 { // somebody else may take the port in between
@@ -150,7 +192,7 @@ func (s *RedisServer) start() error {
 	return nil
 }
 
-// answers waits until the server says PONG.
+// answers waits until the server says PONG, or asks who it is that asks.
 func (s *RedisServer) answers(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -163,7 +205,7 @@ func (s *RedisServer) answers(ctx context.Context) error {
 				line, err = bufio.NewReader(c).ReadString('\n')
 			}
 			c.Close()
-			if err == nil && strings.HasPrefix(line, "+PONG") {
+			if err == nil && (strings.HasPrefix(line, "+PONG") || strings.HasPrefix(line, "-NOAUTH")) {
 				return nil
 			}
 		}
