@@ -265,8 +265,10 @@ func text(s *pyjson.Scanner, dst *string) error {
 		return s.Skip()
 	}
 	from, to, plain, err := s.String()
+	if err != nil {
+		return err
+	}
 	switch inside := s.Data[from:to]; {
-	case err != nil:
 	case !plain:
 		*dst = pyjson.Unquote(inside)
 	case string(inside) == protocol.ContentJSON:
@@ -278,7 +280,7 @@ func text(s *pyjson.Scanner, dst *string) error {
 	default:
 		*dst = string(inside)
 	}
-	return err
+	return nil
 }
 
 // whole reads a number or its text; anything else is as none.
