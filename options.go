@@ -255,7 +255,9 @@ func AcksOnFailure(on bool) TaskOption { return taskOption(func(o *options) { o.
 func AcksOnTimeout(on bool) TaskOption { return taskOption(func(o *options) { o.acksOnTimeout = &on }) }
 
 // RejectOnWorkerLost runs a task again whose worker died, up to MaxWorkerLosses
-// times; off, such a task fails with WorkerLostError. Lovage's default is true.
+// times. Off, a task that is known to have run in a worker that died fails with
+// WorkerLostError; one that comes back for the first time may only have waited
+// there, and runs. Lovage's default is true.
 func RejectOnWorkerLost(on bool) TaskOption {
 	return taskOption(func(o *options) { o.rejectOnWorkerLost = &on })
 }

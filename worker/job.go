@@ -313,7 +313,7 @@ func (j *job) end() {
 // for each time that it is started.
 func (j *job) lost() (*lovage.Outcome, *verdict, bool) {
 	w := j.w
-	if !j.s.set.RejectOnWorkerLost {
+	if !j.s.set.RejectOnWorkerLost && j.d.Losses > 0 { // it is known to have been started
 		out := lovage.LostWorker("the worker that ran it died")
 		return &out, &verdict{action: broker.Ack}, false
 	}
@@ -330,6 +330,9 @@ func (j *job) lost() (*lovage.Outcome, *verdict, bool) {
 	w.count.losses.Add(1)
 	j.r.Delivery.Losses = n
 	limit := j.s.set.MaxWorkerLosses
+	if !j.s.set.RejectOnWorkerLost {
+		limit = lovage.NoLimit // the next one ends it, whatever the cap
+	}
 	if limit < 0 || n < limit {
 		w.log.Warn("Task "+j.r.Task+"["+j.r.ID+"] runs again: its worker died", "task", j.r.Task, "id", j.r.ID, "losses", n, "limit", limit)
 		return nil, nil, true

@@ -74,12 +74,13 @@ func TestLosses(t *testing.T) {
 		state lovage.State
 		dead  bool
 	}{
-		"ALostWorkerIsForgiven":      {kills: 2, runs: 3, state: lovage.Success},
-		"AtTheCapItIsADeadLetter":    {kills: 3, runs: 3, state: lovage.Failure, dead: true},
-		"CapOfTheTask":               {opts: []lovage.TaskOption{lovage.MaxWorkerLosses(1)}, kills: 1, runs: 1, state: lovage.Failure, dead: true},
-		"NoCap":                      {opts: []lovage.TaskOption{lovage.MaxWorkerLosses(lovage.NoLimit)}, kills: 5, runs: 6, state: lovage.Success},
-		"NotRequeuedFailsAtTheFirst": {opts: []lovage.TaskOption{lovage.RejectOnWorkerLost(false)}, kills: 1, runs: 1, state: lovage.Failure},
-		"EarlyAckIsNotRunAgain":      {opts: []lovage.TaskOption{lovage.AcksLate(false)}, kills: 1, runs: 1, state: ""},
+		"ALostWorkerIsForgiven":        {kills: 2, runs: 3, state: lovage.Success},
+		"AtTheCapItIsADeadLetter":      {kills: 3, runs: 3, state: lovage.Failure, dead: true},
+		"CapOfTheTask":                 {opts: []lovage.TaskOption{lovage.MaxWorkerLosses(1)}, kills: 1, runs: 1, state: lovage.Failure, dead: true},
+		"NoCap":                        {opts: []lovage.TaskOption{lovage.MaxWorkerLosses(lovage.NoLimit)}, kills: 5, runs: 6, state: lovage.Success},
+		"NotRequeuedMayOnlyHaveWaited": {opts: []lovage.TaskOption{lovage.RejectOnWorkerLost(false)}, kills: 1, runs: 2, state: lovage.Success},
+		"NotRequeuedFailsWhenItRan":    {opts: []lovage.TaskOption{lovage.RejectOnWorkerLost(false)}, kills: 2, runs: 2, state: lovage.Failure},
+		"EarlyAckIsNotRunAgain":        {opts: []lovage.TaskOption{lovage.AcksLate(false)}, kills: 1, runs: 1, state: ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
