@@ -47,7 +47,7 @@ battery: ## the long batteries, some minutes; writes docs/battery.md
 	scripts/battery.sh
 
 deps:
-	@scripts/deps.sh celery
+	@scripts/deps.sh celery redis
 
 .PHONY: help demo build test race fuzz cover lint fmt interop bench battery deps
 .DEFAULT_GOAL := help

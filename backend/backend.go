@@ -110,6 +110,11 @@ var imports = map[string]string{
 	"memory":       "github.com/lovage-go/lovage/memory",
 	"cache+memory": "github.com/lovage-go/lovage/memory",
 	"sqlite":       "github.com/lovage-go/lovage/backend/sqlbackend",
+	"redis":        "github.com/lovage-go/lovage/backend/redisbackend",
+	"rediss":       "github.com/lovage-go/lovage/backend/redisbackend",
+	"redis+socket": "github.com/lovage-go/lovage/backend/redisbackend",
+	"socket":       "github.com/lovage-go/lovage/backend/redisbackend",
+	"sentinel":     "github.com/lovage-go/lovage/backend/redisbackend",
 }
 
 // Register makes a driver available under URL schemes. It is called from a

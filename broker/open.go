@@ -37,8 +37,12 @@ var drivers = struct {
 
 // imports names the package to import for a scheme that is not linked in.
 var imports = map[string]string{
-	"memory": "github.com/lovage-go/lovage/memory",
-	"sqlite": "github.com/lovage-go/lovage/broker/sqlbroker",
+	"memory":       "github.com/lovage-go/lovage/memory",
+	"sqlite":       "github.com/lovage-go/lovage/broker/sqlbroker",
+	"redis":        "github.com/lovage-go/lovage/broker/redisbroker",
+	"rediss":       "github.com/lovage-go/lovage/broker/redisbroker",
+	"redis+socket": "github.com/lovage-go/lovage/broker/redisbroker",
+	"sentinel":     "github.com/lovage-go/lovage/broker/redisbroker",
 }
 
 // Register makes a driver available under URL schemes. It is called from a

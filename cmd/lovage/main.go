@@ -6,6 +6,8 @@ package main
 
 import (
 	"github.com/lovage-go/lovage"
+	_ "github.com/lovage-go/lovage/backend/redisbackend"
+	_ "github.com/lovage-go/lovage/broker/redisbroker"
 	"github.com/lovage-go/lovage/cli"
 	"github.com/lovage-go/lovage/cmd/lovage/internal/demo"
 	_ "github.com/lovage-go/lovage/embedded" // the store where no broker_url is set

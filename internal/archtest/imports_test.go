@@ -42,6 +42,7 @@ var rules = []rule{
 	{Packages: wire, May: wire, Never: []string{store}, Others: codecs},
 	{Packages: []string{"protocol"}, May: []string{"internal/..."}, Never: []string{store}, Others: codecs},
 	{Packages: []string{store}, May: wire, Others: with(codecs, "modernc.org/sqlite", "github.com/jackc/pgx")},
+	{Packages: []string{"internal/redisconn"}, May: wire, Never: []string{store}, Others: with(codecs, "github.com/redis/rueidis")},
 	{Packages: []string{"broker/..."}, May: with(wire, "broker"), Never: []string{store}, Others: []string{"github.com/", "golang.org/x/"}},
 	{Packages: []string{"backend/..."}, May: with(wire, "backend"), Never: []string{store}, Others: []string{"github.com/", "golang.org/x/"}},
 	{Packages: []string{"broker/sqlbroker"}, May: with(wire, "broker"), Others: codecs},

@@ -1,0 +1,18 @@
+// Package redisbackend keeps results in Redis under Celery's keys:
+//
+//	celery-task-meta-<id>      a result; published on the channel of the same name when it is written
+//	celery-taskset-meta-<id>   a saved group
+//
+// and, of our own, lovage.once.<id> (messages that run once), lovage.losses.<id>
+// (lost workers) and lovage.success.<id>, which marks a success whose document is
+// not Celery's JSON and so does not tell its state.
+//
+// Importing it makes the URL schemes redis, rediss, redis+socket, socket and
+// sentinel available. Of the transport options it heeds Celery's
+// global_keyprefix, master_name, sentinel_kwargs, socket_timeout and
+// socket_connect_timeout. With a prefix the store is not the one of a broker at
+// the same URL, and results are not committed together with acknowledgements.
+//
+// A waiting client subscribes; one connection serves all that wait. After a lost
+// connection every watch rings, so that what was missed is looked for.
+package redisbackend

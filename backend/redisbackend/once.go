@@ -1,0 +1,66 @@
+package redisbackend
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"time"
+
+	"github.com/lovage-go/lovage/internal/redisconn"
+	"github.com/redis/rueidis"
+)
+
+//go:embed once.lua
+var onceLua string
+
+var onceScript = rueidis.NewLuaScript(onceLua)
+
+// ClaimOnce takes an id for an owner until the lease ends; its owner may take it
+// again. What is done is nobody's.
+func (b *Backend) ClaimOnce(ctx context.Context, id, owner string, lease time.Duration) (bool, error) {
+	ok, err := b.once(ctx, id, owner, lease, "")
+	if err != nil {
+		return false, fmt.Errorf("claim %s: %w", id, err)
+	}
+	return ok, nil
+}
+
+// DoneOnce marks an id as done for keep.
+func (b *Backend) DoneOnce(ctx context.Context, id, owner string, keep time.Duration) error {
+	if _, err := b.once(ctx, id, owner, keep, "1"); err != nil {
+		return fmt.Errorf("mark %s as done: %w", id, err)
+	}
+	return nil
+}
+
+func (b *Backend) once(ctx context.Context, id, owner string, keep time.Duration, done string) (bool, error) {
+	if err := b.alive(); err != nil {
+		return false, err
+	}
+	limited, cancel := b.rdb.Deadline(ctx)
+	defer cancel()
+	ms := redisconn.Milliseconds(max(keep, time.Millisecond))
+	n, err := onceScript.Exec(limited, b.rdb, []string{b.prefix + "lovage.once." + id}, []string{owner, ms, done}).AsInt64()
+	return n == 1, fault(ctx, err)
+}
+
+// CountLoss counts lost workers by task id; each count keeps them for keep.
+func (b *Backend) CountLoss(ctx context.Context, taskID string, keep time.Duration) (int, error) {
+	if err := b.alive(); err != nil {
+		return 0, err
+	}
+	key := b.prefix + "lovage.losses." + taskID
+	limited, cancel := b.rdb.Deadline(ctx)
+	defer cancel()
+	cmds := rueidis.Commands{
+		b.rdb.B().Multi().Build(), b.rdb.B().Incr().Key(key).Build(),
+		b.rdb.B().Pexpire().Key(key).Milliseconds(max(keep.Milliseconds(), 1)).Build(), b.rdb.B().Exec().Build(),
+	}
+	rs := b.rdb.DoMulti(limited, cmds...)
+	counted, err := rs[len(rs)-1].ToArray()
+	if err != nil {
+		return 0, fmt.Errorf("count a loss of %s: %w", taskID, fault(ctx, err))
+	}
+	n, err := counted[0].AsInt64()
+	return int(n), fault(ctx, err)
+}

@@ -1,0 +1,61 @@
+-- Applies changes, each as a whole or, if its claim has ended, not at all.
+-- ARGV: unacked, unacked_index, prefix, then for each change: the field of its
+-- claim or '' for none, the number of its operations, and these:
+--   L list raw            push to the producing end
+--   R list raw            push to the consuming end
+--   P queue list due raw  park until due, in ms
+--   T queue list due raw  park if a Go consumer of the queue lives, who will bring
+--                         it back; else push it: Python waits for its ETA itself
+--   D queue head raw      dead-letter; head is JSON that lacks at
+--   S (see store)         store a result
+--   B channel message     publish
+-- Returns 1 or 0 for each change.
+local ARGV, call = ARGV, redis.call
+local unacked, index, prefix = ARGV[1], ARGV[2], ARGV[3]
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+--STORE--
+local function park(i)
+  local id = string.format('%015d:%s', call('INCR', prefix .. 'lovage.parked.id'), ARGV[i + 1])
+  local parked = prefix .. 'lovage.parked.' .. ARGV[i]
+  call('HSET', parked .. '.raw', id, ARGV[i + 3])
+  call('ZADD', parked, ARGV[i + 2], id)
+  return i + 4
+end
+local ops = {
+  L = function(i) call('LPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
+  R = function(i) call('RPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
+  P = park,
+  T = function(i)
+    if call('ZCOUNT', prefix .. 'lovage.consumers.' .. ARGV[i], '(' .. string.format('%d', now), '+inf') > 0 then return park(i) end
+    call('LPUSH', prefix .. ARGV[i + 1], ARGV[i + 3])
+    return i + 4
+  end,
+  D = function(i)
+    local dead = prefix .. 'lovage.dead'
+    local id = call('INCR', dead .. '.id')
+    call('HSET', dead, id, '{"at": ' .. string.format('%d', now) .. ', ' .. string.sub(ARGV[i + 1], 2) .. '\n' .. ARGV[i + 2])
+    call('ZADD', dead .. '.index', id, id)
+    call('ZADD', dead .. '.index.' .. ARGV[i], id, id)
+    return i + 3
+  end,
+  S = store,
+  B = function(i) call('PUBLISH', ARGV[i], ARGV[i + 1]) return i + 2 end,
+}
+local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2}
+local done, out, i = {}, {}, 4
+while i <= #ARGV do
+  local field, count = ARGV[i], tonumber(ARGV[i + 1])
+  i = i + 2
+  local held = field == '' or call('HDEL', unacked, field) == 1
+  if held and field ~= '' then done[#done + 1] = field end
+  for _ = 1, count do
+    local op = ARGV[i]
+    if held then i = ops[op](i + 1) else i = i + 1 + skip[op] end
+  end
+  out[#out + 1] = held and 1 or 0
+end
+for j = 1, #done, 1000 do
+  call('ZREM', index, unpack(done, j, math.min(j + 999, #done)))
+end
+return out

@@ -1,0 +1,237 @@
+package redisbroker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+)
+
+const (
+	// claimMax is the most messages, and claimBytes the bytes after which no
+	// further message is taken, of one script.
+	claimMax   = 500
+	claimBytes = 8 << 20
+	// lookEvery is how often a consumer says that it is there, and a busy one
+	// looks for those that have lapsed; an idle one always does. It is more
+	// often if the lease is short.
+	lookEvery = 5 * time.Second
+)
+
+// Claim waits for the first message and takes as many more as are there, up to
+// limit. The queues take turns in being asked first.
+func (cs *Consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, error) {
+	select {
+	case cs.turn <- struct{}{}:
+		defer func() { <-cs.turn }()
+	case <-cs.done:
+		return nil, cs.errClosed()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	var heard *plan // the plan that the ear was armed for
+	pause := firstPoll
+	for {
+		select {
+		case <-cs.done:
+			return nil, cs.errClosed()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		default:
+		}
+		cs.mu.Lock()
+		p, changed := cs.plan, cs.changed
+		cs.mu.Unlock()
+		out, wait, err := cs.take(ctx, p, min(max(limit, 1), claimMax))
+		if err != nil {
+			return nil, cs.closedOr(err)
+		}
+		if len(out) > 0 {
+			return out, nil
+		}
+		if heard != p || !cs.ear.armed.Load() {
+			if heard = nil; cs.ear.arm(ctx, p.ears) {
+				heard = p
+				continue
+			}
+		}
+		if heard == nil {
+			wait = min(wait, pause)
+			pause = min(2*pause, lastPoll)
+		}
+		if err := cs.rest(ctx, wait, changed); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// rest waits until something may have changed.
+func (cs *Consumer) rest(ctx context.Context, wait time.Duration, changed <-chan struct{}) error {
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-cs.ear.ring:
+	case <-t.C:
+	case <-changed:
+	case <-cs.done:
+		return cs.errClosed()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// take claims what is there, and else tells how long nothing will happen by
+// itself. Only the holder of the turn calls it. It does not end with ctx: what
+// the script has claimed must be known.
+func (cs *Consumer) take(ctx context.Context, p *plan, limit int) (out []broker.Delivery, wait time.Duration, err error) {
+	if p.n == 0 {
+		return nil, safetyPoll, nil
+	}
+	for range 8 {
+		var again bool
+		if out, wait, again, err = cs.takeOnce(ctx, p, limit); !again {
+			return out, wait, err
+		}
+	}
+	return out, 0, err
+}
+
+func (cs *Consumer) takeOnce(ctx context.Context, p *plan, limit int) (out []broker.Delivery, wait time.Duration, again bool, err error) {
+	cs.mu.Lock()
+	id := cs.id
+	registered := id.registered
+	cs.mu.Unlock()
+	look := time.Since(cs.looked) > min(lookEvery, cs.lease/3)
+	k := &cs.conn.keys
+	keys, args := p.turned(int(id.last) % p.n)
+	keys = append([]string{k.unacked, k.index, k.workers, k.paused, k.dead, k.deadID, k.deadIndex}, keys...)
+	args = append([]string{
+		id.name, strconv.FormatUint(id.last, 10), strconv.Itoa(limit), strconv.FormatInt(cs.lease.Milliseconds(), 10),
+		flag(registered), flag(look), strconv.Itoa(claimBytes), strconv.Itoa(p.n), strconv.Itoa(len(k.steps)), k.prefix, cs.token,
+	}, args...)
+	limited, cancel := cs.conn.rdb.Limit(ctx)
+	defer cancel()
+	reply, err := claimScript.Exec(limited, cs.conn.rdb, keys, args).ToArray()
+	if err != nil {
+		cs.doubt(id)
+		return nil, 0, false, fault(ctx, err)
+	}
+	last, err := reply[0].AsInt64()
+	if err != nil {
+		return nil, 0, false, fault(ctx, err)
+	}
+	if last < 0 { // taken for dead, or idle for longer than its lease
+		cs.lapsed(id)
+		return nil, 0, true, nil
+	}
+	id.last = uint64(last)
+	if buried, _ := reply[2].AsInt64(); buried > 0 {
+		cs.conn.log.Error("items that are no JSON object are put to the dead letters", "number", buried, "worker", cs.name)
+	}
+	ms, _ := reply[1].AsInt64()
+	if wait = time.Duration(ms) * time.Millisecond; ms < 0 || wait > safetyPoll {
+		wait = safetyPoll
+	}
+	dead, _ := reply[3].AsStrSlice()
+	claims := make([]claim, (len(reply)-4)/2)
+	out = make([]broker.Delivery, len(claims))
+	for i := range claims {
+		field, _ := reply[4+2*i].ToString()
+		raw, _ := reply[5+2*i].ToString()
+		cl := &claims[i]
+		*cl = claim{consumer: cs, id: id, field: field, raw: raw}
+		cl.number, cl.list = number(field)
+		cl.queue = k.queueOf(cl.list)
+		out[i] = cl.delivery()
+	}
+	cs.mu.Lock()
+	if len(claims) > 0 {
+		id.registered = true
+	}
+	for i := range claims {
+		cs.held[&claims[i]] = struct{}{}
+	}
+	cs.mu.Unlock()
+	if look {
+		cs.looked = time.Now()
+		if err := cs.conn.sweep(limited); err != nil && !broker.Retryable(err) {
+			cs.conn.log.Error("the claims of lapsed Python workers could not be given back", "error", err)
+		}
+	}
+	for _, name := range dead {
+		switch err := cs.conn.takeBack(limited, name); {
+		case err == nil:
+			again = len(out) == 0
+		case !broker.Retryable(err): // else somebody will, and the loss of the connection shows elsewhere
+			cs.conn.log.Error("the claims of a lapsed worker could not be given back", "error", err)
+		}
+	}
+	return out, wait, again, nil
+}
+
+// number reads what a field says of its claim.
+func number(field string) (n uint64, list string) {
+	parts := strings.SplitN(field, ":", 4)
+	if len(parts) != 4 {
+		return 0, ""
+	}
+	n, _ = strconv.ParseUint(parts[2], 10, 64)
+	return n, parts[3]
+}
+
+func (cl *claim) delivery() broker.Delivery {
+	d := broker.Delivery{Queue: cl.queue, Claim: cl}
+	e, err := parseEnvelope(cl.raw)
+	if err != nil {
+		d.Malformed = err
+		d.Body = []byte(cl.raw)
+		return d
+	}
+	cl.marks = e.marks
+	d.Headers, d.Body, d.Properties = e.deliveredHeaders(), e.body, e.props
+	d.Exchange, d.RoutingKey = e.exchange, e.routingKey
+	d.Redelivered, d.Orphaned, d.Losses = e.marks.redelivered, e.marks.orphaned, e.marks.losses
+	return d
+}
+
+// lapsed ends an identity whose claims others may have taken.
+func (cs *Consumer) lapsed(id *identity) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.id == id {
+		cs.id = newIdentity()
+	}
+	for cl := range cs.held {
+		if cl.id == id {
+			delete(cs.held, cl)
+		}
+	}
+}
+
+// doubt retires an identity under which a claim may have been made that nobody
+// here knows of: it is renewed as long as it holds claims that are known, and
+// then its lease runs out, or Close gives back what it has.
+func (cs *Consumer) doubt(id *identity) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.id == id {
+		cs.doubted = append(cs.doubted, id)
+		cs.id = newIdentity()
+	}
+}
+
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return ""
+}
+
+// errLost is the error for a claim that has ended.
+func errLost(d *broker.Delivery) error {
+	return fmt.Errorf("settle a message of queue %q: %w", d.Queue, broker.ErrLeaseLost)
+}

@@ -1,0 +1,67 @@
+// Package redisbroker is the broker on Redis, in the key and message layout of
+// kombu 5.6, so that Python's Celery and Go share queues message by message.
+// Importing it makes the URL schemes redis, rediss, redis+socket and sentinel
+// available; see [Open] for the options.
+//
+// # Keys
+//
+// All begin with the option global_keyprefix. Those of kombu:
+//
+//	<queue>, <queue> 06 16 <step>   lists, one for each priority step; producers push left
+//	_kombu.binding.<exchange>       set of routing key 06 16 pattern 06 16 queue
+//	/{db}.<exchange>[/<key>]        channels of fanout exchanges
+//	unacked                         hash of claimed messages: [envelope, exchange, routing key]
+//	unacked_index                   sorted set of the claims by the time of their last sign of life
+//
+// Ours, which kombu does not look at:
+//
+//	lovage.workers                  sorted set of consumers by when their claims lapse
+//	lovage.parked.<queue>           sorted set of delayed messages by when they are due, and
+//	lovage.parked.<queue>.raw       hash of their envelopes
+//	lovage.consumers.<queue>        sorted set of the Go consumers of a queue, by when they lapse
+//	lovage.dead, lovage.dead.index  hash and order of dead letters; lovage.dead.index.<queue>
+//	lovage.paused, lovage.queues    sets of queue names
+//	lovage.exchanges                hash of the types of exchanges
+//	lovage.fanout.<exchange>        set of the queues bound to a fanout exchange
+//
+// # Claims
+//
+// One script moves messages from the lists to unacked under fields of our own,
+// lv1:<consumer>:<number>:<list>, new for each claim: what another has taken
+// over cannot be settled by the old holder. Claims of a living consumer are
+// re-scored by the server's clock every third of the lease, so that neither
+// kombu's visibility timeout (at least 60 s, please) nor another Go worker gives
+// a running message back. Claims of a dead one are given back by any other Go
+// consumer of the same database within a second of the end of its lease; with
+// none left, kombu's sweep finds them: it restores ten at a time, every 100 s.
+//
+// What a message has been through (redelivered, orphaned, losses) travels in the
+// delivery_info of its envelope, where kombu keeps redelivered.
+//
+// # Waiting
+//
+// An idle consumer has the server tell it when one of its keys changes (CLIENT
+// TRACKING, Redis 6 and later): one connection whatever the number of queues,
+// and it hears Python's producers. Where that is not to be had it polls, ever
+// more slowly, every half second at last.
+//
+// # Delay
+//
+// A message that is not due is parked in the server, whatever their number and
+// however far ahead, and comes to the head of its queue when it is due, by the
+// server's clock. Go consumers bring it there, so a message with an ETA header is
+// parked only if its queue has one; otherwise it is sent as Celery does, and a
+// Python worker waits with it. The last Go consumer of a queue gives what is
+// parked back as plain messages when it is closed and Python workers are about;
+// after a crash [Conn.Unpark] does that.
+//
+// # Priority
+//
+// 0 is the best, as in kombu and opposite to RabbitMQ. All queues of a consumer
+// take turns within one step, and a better step always goes first.
+//
+// # Limits
+//
+// Redis Cluster is not supported yet, nor is a queue bound to a fanout exchange
+// to which Python publishes: kombu keeps no list for it.
+package redisbroker

@@ -1,0 +1,196 @@
+package redisbroker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/testenv"
+)
+
+// TestDropsLoseNothing drops the connections three times, 200 times over, while
+// messages are published, claimed and settled. Each that was confirmed is settled
+// in the end, and none is stuck.
+func TestDropsLoseNothing(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	db := server.DB(t)
+	proxy := testenv.NewProxy(t, server.Addr)
+	url := fmt.Sprintf("redis://%s/%d", proxy.Addr, db)
+	c := open(t, url, map[string]any{"socket_timeout": 2})
+	defer c.Close()
+	cfg := broker.ConsumeConfig{Worker: "celery@test", Queues: []broker.Queue{broker.Named("q")}, Lease: time.Second}
+	cs, err := c.Consume(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 60*time.Second, errors.New("the test waited a minute"))
+	defer cancel()
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		sent = map[string]bool{}
+		done = map[string]bool{}
+		stop = make(chan struct{})
+	)
+	wg.Go(func() { // publishes until the drops are over
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			id := fmt.Sprint(i)
+			if err := c.Publish(ctx, task("q", id)); err == nil {
+				mu.Lock()
+				sent[id] = true
+				mu.Unlock()
+			} else if !broker.Retryable(err) {
+				t.Errorf("publish: %v", err)
+				return
+			}
+		}
+	})
+	all := func() bool {
+		select {
+		case <-stop:
+		default:
+			return false
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for id := range sent {
+			if !done[id] {
+				return false
+			}
+		}
+		return true
+	}
+	wg.Go(func() {
+		for !all() {
+			idle, end := context.WithTimeout(ctx, 200*time.Millisecond)
+			ds, err := cs.Claim(idle, 20)
+			end()
+			if err != nil && !broker.Retryable(err) && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("claim: %v", err)
+				return
+			}
+			if ctx.Err() != nil {
+				t.Error(context.Cause(ctx))
+				return
+			}
+			for len(ds) > 0 {
+				sts := make([]broker.Settlement, len(ds))
+				for i := range ds {
+					sts[i].Delivery = &ds[i]
+				}
+				err := cs.Settle(ctx, sts...)
+				again := ds[:0]
+				mu.Lock()
+				for i, e := range broker.EachError(err, len(ds)) {
+					if e != nil && broker.Retryable(e) {
+						again = append(again, ds[i])
+					} else { // settled, perhaps by the call whose answer was lost
+						done[ds[i].Properties.CorrelationID] = true
+					}
+				}
+				mu.Unlock()
+				ds = again
+			}
+		}
+	})
+	rnd := rand.New(rand.NewPCG(1, 2))
+	tick := time.NewTicker(time.Millisecond)
+	for range 200 {
+		for range 3 {
+			for range 1 + rnd.IntN(4) {
+				<-tick.C
+			}
+			proxy.Drop()
+		}
+	}
+	tick.Stop()
+	close(stop)
+	well := time.Now()
+	wg.Wait()
+	t.Logf("%d confirmed, all settled %v after the last drop", len(sent), time.Since(well).Round(time.Millisecond))
+	if ls, err := c.Lengths(ctx, "q"); err != nil || ls["q"].Ready > 0 {
+		t.Errorf("left: %+v, %v", ls, err)
+	}
+	if len(sent) < 100 {
+		t.Errorf("only %d messages were published: nothing was tested", len(sent))
+	}
+}
+
+// TestLostAnswerOfAClaim: the server claims, the answer is lost, the connection
+// too. The message comes back by itself, to the same consumer.
+func TestLostAnswerOfAClaim(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	db := server.DB(t)
+	proxy := testenv.NewProxy(t, server.Addr)
+	c := open(t, fmt.Sprintf("redis://%s/%d", proxy.Addr, db), map[string]any{"socket_timeout": 0.3})
+	defer c.Close()
+	direct := open(t, server.URL(db), nil)
+	defer direct.Close()
+	cs, err := c.Consume(t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("q")}, Lease: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := limit(t)
+	if err := direct.Publish(ctx, task("q", "held"), task("q", "a")); err != nil {
+		t.Fatal(err)
+	}
+	held, err := cs.Claim(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // so that each of the client's connections is open already
+		if _, err := c.Paused(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	proxy.Hold()
+	if ds, err := cs.Claim(ctx, 1); !broker.Retryable(err) {
+		t.Fatalf("claim without an answer gave %d, %v", len(ds), err)
+	}
+	if ls, err := direct.Lengths(ctx, "q"); err != nil || ls["q"] != (broker.Length{Claimed: 2}) {
+		t.Fatalf("lengths are %+v, %v; want both claimed", ls, err)
+	}
+	proxy.Drop()
+	proxy.Release()
+	renew := func() ([]*broker.Delivery, error) {
+		return cs.(broker.LeaseRenewer).Renew(ctx, []*broker.Delivery{&held[0]})
+	}
+	lost, err := renew()
+	for broker.Retryable(err) {
+		lost, err = renew()
+	}
+	if err != nil || len(lost) > 0 {
+		t.Fatalf("renew: %d lost, %v", len(lost), err)
+	}
+	settle := func() error { return cs.Settle(ctx, broker.Settlement{Delivery: &held[0]}) }
+	for err = settle(); broker.Retryable(err); err = settle() {
+	}
+	if err != nil {
+		t.Fatalf("the claim from before: %v", err)
+	}
+	for {
+		ds, err := cs.Claim(ctx, 1)
+		if broker.Retryable(err) {
+			continue
+		}
+		if err != nil || len(ds) != 1 || ds[0].Properties.CorrelationID != "a" {
+			t.Fatalf("claimed %d, %v", len(ds), err)
+		}
+		if err := cs.Settle(ctx, broker.Settlement{Delivery: &ds[0]}); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+}

@@ -1,0 +1,211 @@
+package redisbroker
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+)
+
+// renewBatch is how many claims one script renews.
+const renewBatch = 1000
+
+// RenewEvery is a third of the lease.
+func (cs *Consumer) RenewEvery() time.Duration { return cs.lease / 3 }
+
+// Renew extends the lease and re-scores the claims held, by the server's clock.
+func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []*broker.Delivery, err error) {
+	by := map[*identity][]*broker.Delivery{}
+	cs.mu.Lock()
+	closed, current := cs.closed, cs.id
+	for _, d := range held {
+		cl, _ := d.Claim.(*claim)
+		if _, running := cs.held[cl]; running && !closed {
+			by[cl.id] = append(by[cl.id], d)
+		} else {
+			gone = append(gone, d)
+		}
+	}
+	if current.registered && by[current] == nil && !closed {
+		by[current] = []*broker.Delivery{}
+	}
+	// What is retired and holds nothing is left to lapse.
+	cs.doubted = slices.DeleteFunc(cs.doubted, func(id *identity) bool { return by[id] == nil })
+	cs.mu.Unlock()
+	for id, ds := range by {
+		for first := true; first || len(ds) > 0; first = false {
+			n := min(len(ds), renewBatch)
+			lost, err := cs.renew(ctx, id, ds[:n])
+			gone = append(gone, lost...)
+			if err != nil {
+				return gone, err
+			}
+			ds = ds[n:]
+		}
+	}
+	if len(gone) > 0 {
+		cs.mu.Lock()
+		for _, d := range gone {
+			if cl, ok := d.Claim.(*claim); ok {
+				delete(cs.held, cl)
+			}
+		}
+		cs.mu.Unlock()
+	}
+	return gone, nil
+}
+
+func (cs *Consumer) renew(ctx context.Context, id *identity, ds []*broker.Delivery) (lost []*broker.Delivery, err error) {
+	k := &cs.conn.keys
+	args := make([]string, 0, 3+len(ds))
+	args = append(args, id.name, strconv.FormatInt(cs.lease.Milliseconds(), 10), cs.token)
+	for _, d := range ds {
+		args = append(args, d.Claim.(*claim).field)
+	}
+	limited, cancel := cs.conn.rdb.Deadline(ctx)
+	defer cancel()
+	keys := []string{k.unacked, k.index, k.workers}
+	cs.mu.Lock()
+	for _, q := range cs.queues {
+		keys = append(keys, k.consumers(q))
+	}
+	cs.mu.Unlock()
+	r := renewScript.Exec(limited, cs.conn.rdb, keys, args)
+	if n, err := r.AsInt64(); err == nil && n < 0 {
+		cs.lapsed(id)
+		return ds, nil
+	}
+	at, err := r.AsIntSlice()
+	if err != nil {
+		return nil, fault(ctx, err)
+	}
+	for _, i := range at {
+		lost = append(lost, ds[i])
+	}
+	return lost, nil
+}
+
+// CountLoss counts the worker that died on an orphaned message, once for each
+// delivery, and takes the mark of an orphan from it. The count is kept in the
+// message.
+func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, error) {
+	cl, _ := d.Claim.(*claim)
+	cs.mu.Lock()
+	_, running := cs.held[cl]
+	if !running {
+		cs.mu.Unlock()
+		return 0, errLost(d)
+	}
+	raw, m, counted := cl.raw, cl.marks, cl.counted
+	cs.mu.Unlock()
+	if counted {
+		return m.losses, nil
+	}
+	m.losses++
+	m.orphaned = false
+	m.redelivered = true
+	raw = mark(raw, m)
+	limited, cancel := cs.conn.rdb.Limit(ctx)
+	defer cancel()
+	n, err := replaceScript.Exec(limited, cs.conn.rdb, []string{cs.conn.keys.unacked}, []string{cl.field, "[" + raw + tail(cl.list)}).AsInt64()
+	if err != nil {
+		return 0, fault(ctx, err)
+	}
+	if n == 0 {
+		return 0, errLost(d)
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cl.raw, cl.marks, cl.counted = raw, m, true
+	return m.losses, nil
+}
+
+// takeBack gives back the claims of a consumer whose lease has run out.
+func (c *Conn) takeBack(ctx context.Context, name string) error {
+	return c.giveBack(ctx, name, false, marks{redelivered: true, orphaned: true})
+}
+
+// giveBack returns all claims of a consumer to where they were and forgets the
+// consumer. Unless forced it does so only if the lease has run out. Several may
+// do it at once: each claim is given back by one of them.
+func (c *Conn) giveBack(ctx context.Context, name string, force bool, with marks) error {
+	k := &c.keys
+	dead, err := lapseScript.Exec(ctx, c.rdb, []string{k.workers}, []string{name, flag(force)}).AsInt64()
+	if err != nil {
+		return fault(ctx, err)
+	}
+	if dead == 0 && !force {
+		return nil
+	}
+	for cursor := uint64(0); ; {
+		page, err := c.rdb.Do(ctx, c.rdb.B().Zscan().Key(k.index).Cursor(cursor).Match("lv1:"+name+":*").Count(1000).Build()).AsScanEntry()
+		if err != nil {
+			return fault(ctx, err)
+		}
+		var fields []string
+		for i := 0; i+1 < len(page.Elements); i += 2 {
+			fields = append(fields, page.Elements[i])
+		}
+		if err := c.restore(ctx, fields, with); err != nil {
+			return err
+		}
+		if cursor = page.Cursor; cursor == 0 {
+			break
+		}
+	}
+	if err := c.rdb.Do(ctx, c.rdb.B().Zrem().Key(k.workers).Member(name).Build()).Error(); err != nil {
+		return fault(ctx, err)
+	}
+	return nil
+}
+
+// restore puts claimed messages back to the consuming end of their lists, in
+// the order in which they were claimed.
+func (c *Conn) restore(ctx context.Context, fields []string, with marks) error {
+	slices.SortFunc(fields, func(a, b string) int {
+		x, _ := number(a)
+		y, _ := number(b)
+		switch {
+		case x > y:
+			return -1
+		case x < y:
+			return 1
+		}
+		return 0
+	})
+	for len(fields) > 0 {
+		n := min(len(fields), 100)
+		records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(c.keys.unacked).Field(fields[:n]...).Build()).ToArray()
+		if err != nil {
+			return fault(ctx, err)
+		}
+		var changes []change
+		for i, r := range records {
+			record, err := r.ToString()
+			if err != nil {
+				continue // settled in between
+			}
+			_, list := number(fields[i])
+			raw, ok := strings.CutSuffix(strings.TrimPrefix(record, "["), tail(list))
+			if !ok {
+				continue // none of ours
+			}
+			m := with
+			if e, err := parseEnvelope(raw); err == nil {
+				m.orphaned = with.orphaned || e.marks.orphaned
+				m.losses = e.marks.losses
+			}
+			ch := change{field: fields[i]}
+			ch.op("R", list, mark(raw, m))
+			changes = append(changes, ch)
+		}
+		if _, err := c.apply(ctx, changes); err != nil {
+			return err
+		}
+		fields = fields[n:]
+	}
+	return nil
+}

@@ -1,0 +1,266 @@
+package redisbroker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+	"github.com/redis/rueidis"
+)
+
+// pushBytes and pushItems bound one LPUSH of many messages.
+const (
+	pushBytes = 1 << 20
+	pushItems = 500
+)
+
+// push is one command with messages for one list.
+type push struct {
+	list  string
+	raws  []string
+	bytes int
+	msgs  []int // positions
+}
+
+// Publish pushes messages, those for one list together, and parks those that
+// are not due. A lost connection can leave it open whether they arrived.
+func (c *Conn) Publish(ctx context.Context, msgs ...*broker.Message) error {
+	if err := c.alive(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if len(msgs) == 1 {
+		return c.publishOne(ctx, msgs[0])
+	}
+	var (
+		errs   = make([]error, len(msgs))
+		pushes []*push
+		open   = map[string]*push{}
+		rest   change
+		later  []int // positions of what goes by the script
+	)
+	for i, m := range msgs {
+		t, raw, err := c.prepare(ctx, m)
+		if errs[i] = err; err != nil {
+			continue
+		}
+		if !m.NotBefore.IsZero() || t.channel != "" {
+			rest.add(c, m, t, raw)
+			later = append(later, i)
+			continue
+		}
+		for _, q := range t.queues {
+			list := c.keys.list(q, priorityOf(m))
+			p := open[list]
+			if p == nil || p.bytes+len(raw) > pushBytes || len(p.raws) >= pushItems {
+				p = &push{list: list}
+				open[list] = p
+				pushes = append(pushes, p)
+			}
+			p.raws = append(p.raws, raw)
+			p.bytes += len(raw)
+			p.msgs = append(p.msgs, i)
+		}
+	}
+	c.send(ctx, pushes, errs)
+	if len(later) > 0 {
+		_, err := c.apply(ctx, []change{rest})
+		for _, i := range later {
+			errs[i] = err
+		}
+	}
+	return whole1(errs)
+}
+
+// whole1 gives one error if all failed by it, which a caller may retry as one.
+func whole1(errs []error) error {
+	err := batch(errs)
+	if err == nil {
+		return nil
+	}
+	for _, e := range errs {
+		if e == nil || !broker.Retryable(e) {
+			return err
+		}
+	}
+	return errs[0]
+}
+
+func (c *Conn) publishOne(ctx context.Context, m *broker.Message) error {
+	t, raw, err := c.prepare(ctx, m)
+	if err != nil {
+		return err
+	}
+	if !m.NotBefore.IsZero() || t.channel != "" || len(t.queues) > 1 {
+		var ch change
+		ch.add(c, m, t, raw)
+		_, err := c.apply(ctx, []change{ch})
+		return err
+	}
+	if len(t.queues) == 0 {
+		return nil
+	}
+	limited, cancel := c.rdb.Deadline(ctx)
+	defer cancel()
+	key := c.keys.prefix + c.keys.list(t.queues[0], priorityOf(m))
+	if err := c.rdb.Do(limited, c.rdb.B().Lpush().Key(key).Element(raw).Build()).Error(); err != nil {
+		return fmt.Errorf("publish message %s: %w", m.Headers.ID, fault(ctx, err))
+	}
+	return nil
+}
+
+func (c *Conn) send(ctx context.Context, pushes []*push, errs []error) {
+	if len(pushes) == 0 {
+		return
+	}
+	limited, cancel := c.rdb.Deadline(ctx)
+	defer cancel()
+	cmds := make(rueidis.Commands, len(pushes))
+	for i, p := range pushes {
+		cmds[i] = c.rdb.B().Lpush().Key(c.keys.prefix + p.list).Element(p.raws...).Build()
+	}
+	for i, r := range c.rdb.DoMulti(limited, cmds...) {
+		if err := r.Error(); err != nil {
+			for _, at := range pushes[i].msgs {
+				errs[at] = fmt.Errorf("publish to queue %q: %w", c.keys.queueOf(pushes[i].list), fault(ctx, err))
+			}
+		}
+	}
+}
+
+// prepare routes and encodes a message, before anything is sent.
+func (c *Conn) prepare(ctx context.Context, m *broker.Message) (t target, raw string, err error) {
+	if len(m.Body) > c.maxBody {
+		return t, "", fmt.Errorf("message %s has a body of %d bytes, the limit is %d: send a reference to the data or raise the limit: %w",
+			m.Headers.ID, len(m.Body), c.maxBody, broker.ErrTooLarge)
+	}
+	if t, err = c.route(ctx, m); err != nil {
+		return t, "", err
+	}
+	if len(t.queues) == 0 && t.channel == "" {
+		c.log.Warn("message dropped, no queue takes it", "id", m.Headers.ID, "task", m.Headers.Task,
+			"exchange", m.Exchange, "routing_key", m.RoutingKey)
+		return t, "", nil
+	}
+	if err := c.learn(ctx, t.queues); err != nil {
+		return t, "", err
+	}
+	return t, c.encode(m), nil
+}
+
+func (c *Conn) encode(m *broker.Message) string {
+	b := make([]byte, 0, 900+len(m.Body)*4/3+len(m.Headers.ArgsRepr)+len(m.Headers.KwargsRepr))
+	return rueidis.BinaryString(c.appendEnvelope(b, m)) // nobody writes to b again
+}
+
+// learn puts queues into the set of known ones, each once for a connection.
+func (c *Conn) learn(ctx context.Context, queues []string) error {
+	for _, q := range queues {
+		c.mu.Lock()
+		known := c.known[q]
+		c.mu.Unlock()
+		if known {
+			continue
+		}
+		limited, cancel := c.rdb.Deadline(ctx)
+		err := c.rdb.Do(limited, c.rdb.B().Sadd().Key(c.keys.queues).Member(q).Build()).Error()
+		cancel()
+		if err != nil {
+			return fmt.Errorf("publish to queue %q: %w", q, fault(ctx, err))
+		}
+		c.mu.Lock()
+		c.known[q] = true
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+func priorityOf(m *broker.Message) int {
+	if m.Properties.Priority == nil {
+		return 0
+	}
+	return *m.Properties.Priority
+}
+
+// change is what apply.lua does as a whole.
+type change struct {
+	field string // of the claim that it ends; empty for none
+	ops   int
+	args  []string
+	bytes int
+}
+
+func (ch *change) op(args ...string) {
+	ch.ops++
+	ch.args = append(ch.args, args...)
+	for _, a := range args {
+		ch.bytes += len(a)
+	}
+}
+
+// add adds the publishing of a message.
+func (ch *change) add(c *Conn, m *broker.Message, t target, raw string) {
+	for _, q := range t.queues {
+		list := c.keys.list(q, priorityOf(m))
+		switch {
+		case m.NotBefore.IsZero():
+			ch.op("L", list, raw)
+		case m.Headers.ETA != "":
+			ch.op("T", q, list, due(m.NotBefore), raw)
+		default:
+			ch.op("P", q, list, due(m.NotBefore), raw)
+		}
+	}
+	if t.channel != "" {
+		ch.op("B", t.channel, raw)
+	}
+}
+
+// due is a time in ms, rounded up: no message comes before its time.
+func due(t time.Time) string {
+	ms := t.UnixMilli()
+	if t.Nanosecond()%int(time.Millisecond) != 0 {
+		ms++
+	}
+	return strconv.FormatInt(ms, 10)
+}
+
+// applyChanges and applyBytes bound one script.
+const (
+	applyChanges = 200
+	applyBytes   = 4 << 20
+)
+
+// apply applies changes, many in one script, and tells which were: a change is
+// not if its claim had ended. After an error some may be and some not.
+func (c *Conn) apply(ctx context.Context, changes []change) (done []bool, err error) {
+	done = make([]bool, 0, len(changes))
+	for len(changes) > 0 {
+		n, bytes, words := 0, 0, 3
+		for n < len(changes) && n < applyChanges && (n == 0 || bytes+changes[n].bytes <= applyBytes) {
+			bytes += changes[n].bytes
+			words += 2 + len(changes[n].args)
+			n++
+		}
+		args := append(make([]string, 0, words), c.keys.unacked, c.keys.index, c.keys.prefix)
+		for _, ch := range changes[:n] {
+			args = append(args, ch.field, strconv.Itoa(ch.ops))
+			args = append(args, ch.args...)
+		}
+		limited, cancel := c.rdb.Deadline(ctx)
+		out, err := applyScript.Exec(limited, c.rdb, nil, args).AsIntSlice()
+		cancel()
+		if err != nil {
+			return done, fault(ctx, err)
+		}
+		for _, v := range out {
+			done = append(done, v == 1)
+		}
+		changes = changes[n:]
+	}
+	return done, nil
+}

@@ -1,0 +1,195 @@
+package redisbroker
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/lovage-go/lovage/broker"
+	"github.com/redis/rueidis"
+)
+
+const (
+	direct = "direct"
+	topic  = "topic"
+	fanout = "fanout"
+)
+
+// Declare writes the bindings of queues where kombu keeps them.
+func (c *Conn) Declare(ctx context.Context, queues ...broker.Queue) error {
+	if err := c.alive(); err != nil {
+		return err
+	}
+	var cmds rueidis.Commands
+	b := c.rdb.B
+	for _, q := range queues {
+		if q.Name == "" {
+			return fmt.Errorf("declare queue: it has no name: %w", broker.ErrNoQueue)
+		}
+		if q.NoDeclare {
+			ok, err := c.exists(ctx, q.Name)
+			if err == nil && !ok {
+				err = fmt.Errorf("queue %q is marked no_declare and does not exist: %w", q.Name, broker.ErrNoQueue)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		cmds = append(cmds, b().Sadd().Key(c.keys.queues).Member(q.Name).Build())
+		for _, bind := range append([]broker.Binding{{Exchange: q.Exchange, RoutingKey: q.RoutingKey}}, q.Bindings...) {
+			name, kind := bind.Exchange.Name, cmp.Or(bind.Exchange.Type, direct)
+			if name == "" {
+				continue
+			}
+			pattern := ""
+			switch kind {
+			case direct:
+			case topic:
+				pattern = kombuPattern(bind.RoutingKey)
+			case fanout:
+				cmds = append(cmds, b().Sadd().Key(c.keys.fanoutSet(name)).Member(q.Name).Build())
+			default:
+				return fmt.Errorf("declare queue %q: exchange %q is of type %q, the Redis broker has direct, topic and fanout: %w",
+					q.Name, name, kind, broker.ErrUnsupported)
+			}
+			cmds = append(cmds, b().Hset().Key(c.keys.exchanges).FieldValue().FieldValue(name, kind).Build())
+			if kind != fanout {
+				cmds = append(cmds, b().Sadd().Key(c.keys.binding(name)).Member(bind.RoutingKey+c.keys.sep+pattern+c.keys.sep+q.Name).Build())
+			}
+		}
+	}
+	if len(cmds) == 0 {
+		return nil
+	}
+	ctx, cancel := c.rdb.Deadline(ctx)
+	defer cancel()
+	for _, r := range c.rdb.DoMulti(ctx, cmds...) {
+		if err := r.Error(); err != nil {
+			return fmt.Errorf("declare queues: %w", fault(ctx, err))
+		}
+	}
+	c.mu.Lock()
+	for _, q := range queues {
+		c.known[q.Name] = true
+	}
+	c.mu.Unlock()
+	return nil
+}
+
+// kombuPattern is the regular expression that kombu keeps beside a topic pattern.
+func kombuPattern(pattern string) string {
+	words := strings.Split(pattern, ".")
+	for i, w := range words {
+		switch w {
+		case "*":
+			words[i] = `.*?[^\.]`
+		case "#":
+			words[i] = `.*?`
+		default:
+			words[i] = regexp.QuoteMeta(w)
+		}
+	}
+	return "^" + strings.Join(words, `\.`) + "$"
+}
+
+// exists reports whether a queue was declared or has messages.
+func (c *Conn) exists(ctx context.Context, queue string) (bool, error) {
+	c.mu.Lock()
+	known := c.known[queue]
+	c.mu.Unlock()
+	if known {
+		return true, nil
+	}
+	ctx, cancel := c.rdb.Deadline(ctx)
+	defer cancel()
+	for _, r := range c.rdb.DoMulti(ctx,
+		c.rdb.B().Sismember().Key(c.keys.queues).Member(queue).Build(),
+		c.rdb.B().Exists().Key(append(c.keys.lists(queue), c.keys.binding(queue))...).Build()) {
+		n, err := r.AsInt64()
+		if err != nil {
+			return false, fault(ctx, err)
+		}
+		if n > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// target is where a message goes.
+type target struct {
+	queues  []string
+	channel string // of a fanout exchange, for those who only listen
+}
+
+// route finds the queues that take a message; none is no error unless it is
+// mandatory. The anonymous exchange knows every queue by its name; what no
+// binding takes goes to the queue that the sender named.
+func (c *Conn) route(ctx context.Context, m *broker.Message) (t target, err error) {
+	name := m.Queue
+	if m.Exchange == "" {
+		name = cmp.Or(name, m.RoutingKey)
+	} else if t, err = c.bound(ctx, m.Exchange, m.RoutingKey); err != nil || len(t.queues) > 0 {
+		return t, err
+	}
+	if name != "" {
+		ok := true
+		if m.Mandatory {
+			ok, err = c.exists(ctx, name)
+		}
+		if ok || err != nil {
+			t.queues = []string{name}
+			return t, err
+		}
+	}
+	if m.Mandatory {
+		err = fmt.Errorf("publish message %s: no queue takes exchange %q, routing key %q, queue %q: declare one or bind it: %w",
+			m.Headers.ID, m.Exchange, m.RoutingKey, m.Queue, broker.ErrNoQueue)
+	}
+	return t, err
+}
+
+// bound looks the bindings of an exchange up. The type of one that only Python
+// has declared shows in its bindings: those of a topic exchange have a pattern.
+func (c *Conn) bound(ctx context.Context, exchange, key string) (t target, err error) {
+	ctx, cancel := c.rdb.Deadline(ctx)
+	defer cancel()
+	rs := c.rdb.DoMulti(ctx,
+		c.rdb.B().Hget().Key(c.keys.exchanges).Field(exchange).Build(),
+		c.rdb.B().Smembers().Key(c.keys.binding(exchange)).Build(),
+		c.rdb.B().Smembers().Key(c.keys.fanoutSet(exchange)).Build())
+	kind, err := rs[0].ToString()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return t, fault(ctx, err)
+	}
+	members, err := rs[1].AsStrSlice()
+	if err != nil {
+		return t, fault(ctx, err)
+	}
+	listed, err := rs[2].AsStrSlice()
+	if err != nil {
+		return t, fault(ctx, err)
+	}
+	if kind == fanout {
+		slices.Sort(listed)
+		return target{queues: listed, channel: c.keys.channel(exchange, key)}, nil
+	}
+	for _, m := range members {
+		parts := strings.Split(m, c.keys.sep)
+		if len(parts) != 3 || parts[2] == "" {
+			continue
+		}
+		hit := parts[0] == key
+		if kind == topic || parts[1] != "" {
+			hit = broker.MatchTopic(parts[0], key)
+		}
+		if hit && !slices.Contains(t.queues, parts[2]) {
+			t.queues = append(t.queues, parts[2])
+		}
+	}
+	slices.Sort(t.queues)
+	return t, nil
+}

@@ -1,0 +1,120 @@
+package redisbroker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/redisconn"
+)
+
+// Settle ends claims, many in one script. A claim that has ended, as all have
+// after Close, gives broker.ErrLeaseLost for its entry. After a lost connection
+// it is open which have ended; settling them again tells.
+func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement) error {
+	finishes := make([]broker.Finish, len(settlements))
+	for i, s := range settlements {
+		finishes[i].Settle = s
+	}
+	return cs.FinishAll(ctx, finishes...)
+}
+
+// FinishAll commits finishes, each as a whole or not at all, many in one
+// script: what follows, the results under Celery's keys of this database and the
+// end of the claim, by which it is fenced.
+func (cs *Consumer) FinishAll(ctx context.Context, finishes ...broker.Finish) error {
+	if len(finishes) == 0 {
+		return nil
+	}
+	var (
+		errs    = make([]error, len(finishes))
+		changes = make([]change, 0, len(finishes))
+		at      = make([]int, 0, len(finishes))
+		claims  = make([]*claim, len(finishes))
+	)
+	for i := range finishes {
+		ch, cl, err := cs.finish(ctx, &finishes[i])
+		if errs[i] = err; err != nil {
+			continue
+		}
+		claims[i] = cl
+		changes, at = append(changes, ch), append(at, i)
+	}
+	done, err := cs.conn.apply(ctx, changes)
+	for j, i := range at {
+		switch {
+		case j >= len(done):
+			errs[i] = err
+		case !done[j]:
+			errs[i] = errLost(finishes[i].Settle.Delivery)
+		}
+	}
+	cs.mu.Lock()
+	for i, cl := range claims {
+		if cl != nil && (errs[i] == nil || errors.Is(errs[i], broker.ErrLeaseLost)) {
+			delete(cs.held, cl)
+		}
+	}
+	cs.mu.Unlock()
+	return whole1(errs)
+}
+
+// finish prepares a finish; what can be refused is refused here.
+func (cs *Consumer) finish(ctx context.Context, f *broker.Finish) (ch change, cl *claim, err error) {
+	d := f.Settle.Delivery
+	if d == nil {
+		return ch, nil, errors.New("redisbroker: settlement without a delivery")
+	}
+	cl, _ = d.Claim.(*claim)
+	if cl == nil || cl.consumer != cs {
+		return ch, nil, errLost(d)
+	}
+	cs.mu.Lock()
+	_, running := cs.held[cl]
+	raw, m := cl.raw, cl.marks
+	cs.mu.Unlock()
+	if !running {
+		return ch, nil, errLost(d)
+	}
+	ch.field = cl.field
+	m.redelivered = true
+	switch f.Settle.Action {
+	case broker.Ack, broker.Reject:
+	case broker.Requeue:
+		ch.op("L", cl.list, mark(raw, m))
+	case broker.HandBack:
+		ch.op("R", cl.list, mark(raw, m))
+	case broker.Park:
+		ch.op("P", cl.queue, cl.list, due(f.Settle.Until), mark(raw, m))
+	case broker.DeadLetter:
+		head, err := json.Marshal(deadHead{Queue: cl.queue, List: cl.list, Reason: f.Settle.Reason, Losses: m.losses})
+		if err != nil {
+			return ch, nil, err
+		}
+		ch.op("D", cl.queue, string(head), raw)
+	default:
+		return ch, nil, fmt.Errorf("redisbroker: settle with %v: %w", f.Settle.Action, broker.ErrUnsupported)
+	}
+	for _, msg := range f.Publish {
+		t, text, err := cs.conn.prepare(ctx, msg)
+		if err != nil {
+			return ch, nil, err
+		}
+		ch.add(cs.conn, msg, t, text)
+	}
+	for _, r := range f.Store {
+		ch.op(redisconn.AppendStore([]string{"S"}, "", r)...)
+	}
+	return ch, cl, nil
+}
+
+// handBack is the change that hands a claim back.
+func (cs *Consumer) handBack(cl *claim) (ch change) {
+	m := cl.marks
+	m.redelivered = true
+	ch.field = cl.field
+	ch.op("R", cl.list, mark(cl.raw, m))
+	return ch
+}

@@ -1,0 +1,88 @@
+package redisbroker
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"github.com/lovage-go/lovage/internal/jsontext"
+	"github.com/lovage-go/lovage/internal/pyjson"
+)
+
+// sweepBatch is how many claims one sweep gives back.
+const sweepBatch = 100
+
+// sweep gives back what Python workers claimed and showed no sign of life for
+// longer than the option visibility_timeout, as they do for one another. Without
+// the option it is left to them: theirs may be longer than kombu's default.
+func (c *Conn) sweep(ctx context.Context) error {
+	if c.visibility <= 0 {
+		return nil
+	}
+	fields, err := sweepScript.Exec(ctx, c.rdb, []string{c.keys.index},
+		[]string{strconv.Itoa(int(c.visibility.Seconds())), itoa(sweepBatch)}).AsStrSlice()
+	if err != nil || len(fields) == 0 {
+		return fault(ctx, err)
+	}
+	records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(c.keys.unacked).Field(fields...).Build()).ToArray()
+	if err != nil {
+		return fault(ctx, err)
+	}
+	var changes []change
+	for i, r := range records {
+		if strings.HasPrefix(fields[i], "lv1:") {
+			continue // those of Go consumers end with their leases
+		}
+		ch := change{field: fields[i]}
+		if record, err := r.ToString(); err == nil {
+			raw, exchange, key, ok := parseRecord(record)
+			if !ok {
+				continue
+			}
+			queues := []string{key}
+			if exchange != "" {
+				t, err := c.bound(ctx, exchange, key)
+				if err != nil {
+					return err
+				}
+				queues = t.queues
+			}
+			e, err := parseEnvelope(raw)
+			if err != nil || len(queues) == 0 {
+				continue
+			}
+			e.marks.redelivered = true
+			priority := 0
+			if e.props.Priority != nil {
+				priority = *e.props.Priority
+			}
+			for _, q := range queues {
+				ch.op("R", c.keys.list(c.keys.queueOf(q), priority), mark(raw, e.marks))
+			}
+		}
+		changes = append(changes, ch)
+	}
+	_, err = c.apply(ctx, changes)
+	return err
+}
+
+// parseRecord takes kombu's record apart: [envelope, exchange, routing key].
+func parseRecord(record string) (raw, exchange, key string, ok bool) {
+	n := 0
+	err := jsontext.ScanArray([]byte(record), func(i int, elem []byte) error {
+		n++
+		switch {
+		case i == 0:
+			raw = string(elem)
+		case len(elem) > 1 && elem[0] == '"':
+			text := pyjson.Unquote(elem[1 : len(elem)-1])
+			if i == 1 {
+				exchange = text
+			} else {
+				key = text
+			}
+		}
+		return nil
+	})
+	return raw, exchange, key, err == nil && n == 3 && key != ""
+}

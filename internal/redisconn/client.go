@@ -1,0 +1,105 @@
+package redisconn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// Client is a client of one database, with its own connections. It is safe for
+// concurrent use.
+type Client struct {
+	rueidis.Client
+	DB      int
+	ID      string        // the store: server and database
+	Timeout time.Duration // of one round trip: socket_timeout, 10 s
+}
+
+// Dial connects and makes sure that the server answers.
+func Dial(ctx context.Context, url string, o Options) (*Client, error) {
+	opt, id, err := ParseURL(url, o)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{DB: opt.SelectDB, ID: id, Timeout: o.Seconds("socket_timeout", 10*time.Second)}
+	opt.ConnWriteTimeout = c.Timeout
+	opt.Dialer.Timeout = o.Seconds("socket_connect_timeout", 5*time.Second)
+	opt.Dialer.KeepAlive = 5 * time.Second
+	opt.DisableCache = true // client-side caching; ears ask for tracking themselves
+	// The default of half a megabyte each is for other uses than one message.
+	opt.ReadBufferEachConn, opt.WriteBufferEachConn = 64<<10, 64<<10
+	opt.ClientName = "lovage"
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		c.Client, err = rueidis.NewClient(opt)
+		done <- err
+	}()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		go func() { // the dial has its own timeout
+			if err := <-done; err == nil {
+				c.Client.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func dialSocket(ctx context.Context, path string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+	return d.DialContext(ctx, "unix", path)
+}
+
+// Limit gives a context for a round trip that must be waited for even if the
+// caller's ends, because its outcome counts.
+func (c *Client) Limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), c.Timeout)
+}
+
+// Deadline gives a context that ends with the caller's, and in any case in time.
+func (c *Client) Deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= c.Timeout {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.Timeout)
+}
+
+// Sentinels are the errors of the interface that a driver implements.
+type Sentinels struct{ Closed, Unavailable error }
+
+// passing are the answers of a server that cannot serve now and may later.
+var passing = [...]string{"LOADING", "READONLY", "OOM", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "MISCONF", "NOREPLICAS", "UNBLOCKED", "MAXCLIENTS", "ERR max number of clients"}
+
+// Fault sorts an error: the context's cause, closed on this side, passing, or
+// what the server refused for good.
+func (s Sentinels) Fault(ctx context.Context, err error) error {
+	if err == nil || errors.Is(err, s.Closed) || errors.Is(err, s.Unavailable) {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, rueidis.ErrClosing) {
+		return fmt.Errorf("redis: %w", s.Closed)
+	}
+	if re, ok := rueidis.IsRedisErr(err); ok {
+		for _, p := range passing {
+			if strings.HasPrefix(re.Error(), p) {
+				return fmt.Errorf("redis: %w: %w", s.Unavailable, err)
+			}
+		}
+		return fmt.Errorf("redis: %w", err)
+	}
+	return fmt.Errorf("redis: %w: %w", s.Unavailable, err)
+}

@@ -1,0 +1,77 @@
+package redisconn
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lovage-go/lovage/protocol"
+)
+
+// Keys of Celery's results.
+const (
+	TaskKey  = "celery-task-meta-"
+	GroupKey = "celery-taskset-meta-"
+)
+
+// StoreLua defines store(i), for a script that has the locals ARGV and call: it stores the result that begins at ARGV[i], as
+// [AppendStore] writes it, and returns the index after it. A success is never
+// overwritten by another state. Celery's document tells its state in its first
+// member; a document of another form has a mark beside it while it is a success.
+const StoreLua = `
+local function succeeded(key, mark)
+  local v = call('GET', key)
+  if not v then return false end
+  local state = string.match(v, '^{"status": ?"([^"]*)"')
+  if state then return state == 'SUCCESS' end
+  return call('EXISTS', mark) == 1
+end
+local function store(i)
+  local key, mark, mode, px, meta = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
+  if mode == 'other' and succeeded(key, mark) then return i + 5 end
+  if px == '0' then call('SET', key, meta) else call('SET', key, meta, 'PX', px) end
+  if mode == 'marked' then
+    if px == '0' then call('SET', mark, '1') else call('SET', mark, '1', 'PX', px) end
+  end
+  call('PUBLISH', key, meta)
+  return i + 5
+end
+`
+
+// AppendStore appends the arguments of one store.
+func AppendStore(args []string, prefix string, r *protocol.Record) []string {
+	mode := "other"
+	if r.State == protocol.Success {
+		mode = "marked"
+		if StateOf(r.Meta) == protocol.Success {
+			mode = "success"
+		}
+	}
+	return append(args, prefix+TaskKey+r.TaskID, MarkKey(prefix, r.TaskID), mode, Milliseconds(r.Expires), string(r.Meta))
+}
+
+// MarkKey is where the success of a document of another form is marked.
+func MarkKey(prefix, id string) string { return prefix + "lovage.success." + id }
+
+// Milliseconds is a time to live as Redis takes it, rounded up; 0 is for ever.
+func Milliseconds(d time.Duration) string {
+	if d <= 0 {
+		return "0"
+	}
+	return strconv.FormatInt(int64((d+time.Millisecond-1)/time.Millisecond), 10)
+}
+
+// StateOf reads the state from Celery's document, "" from another.
+func StateOf[T string | []byte](meta T) protocol.State {
+	text := string(meta[:min(len(meta), 64)])
+	rest, ok := strings.CutPrefix(text, `{"status":`)
+	if !ok {
+		return ""
+	}
+	rest, ok = strings.CutPrefix(strings.TrimPrefix(rest, " "), `"`)
+	state, _, end := strings.Cut(rest, `"`)
+	if !ok || !end {
+		return ""
+	}
+	return protocol.State(state)
+}

@@ -1,0 +1,186 @@
+package redisconn
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// Subscriber keeps a set of channels, or patterns, subscribed on one connection
+// of its own, which exists while the set is not empty. When the connection is
+// lost a new one is made and all of the set is subscribed again. It is safe for
+// concurrent use.
+type Subscriber struct {
+	client  *Client
+	pattern bool
+	hear    func(key, channel, payload string)
+	reset   func()
+
+	mu     sync.Mutex
+	refs   map[string]int
+	line   *line
+	closed bool
+	wg     sync.WaitGroup
+	done   chan struct{}
+}
+
+// line is one connection.
+type line struct {
+	ded  rueidis.DedicatedClient
+	lost <-chan error
+}
+
+// NewSubscriber makes a subscriber. hear gets each message with the channel or
+// pattern it came for, one at a time, and must not block; reset is called when
+// a lost connection is back: what was published in between is lost.
+func NewSubscriber(c *Client, pattern bool, hear func(key, channel, payload string), reset func()) *Subscriber {
+	return &Subscriber{client: c, pattern: pattern, hear: hear, reset: reset, refs: map[string]int{}, done: make(chan struct{})}
+}
+
+// Add subscribes and returns when the server has confirmed it. Each key added
+// must be removed as often.
+func (s *Subscriber) Add(ctx context.Context, keys ...string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return rueidis.ErrClosing
+	}
+	var fresh []string
+	for _, k := range keys {
+		if s.refs[k]++; s.refs[k] == 1 {
+			fresh = append(fresh, k)
+		}
+	}
+	err := s.subscribe(ctx, fresh)
+	if err != nil {
+		s.drop(keys)
+	}
+	return err
+}
+
+// Remove takes keys out of the set.
+func (s *Subscriber) Remove(ctx context.Context, keys ...string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stale := s.drop(keys)
+	if s.line == nil || len(stale) == 0 {
+		return nil
+	}
+	if len(s.refs) == 0 {
+		s.line.ded.Close() // the keeper sees it and leaves
+		s.line = nil
+		return nil
+	}
+	ctx, cancel := s.client.Deadline(ctx)
+	defer cancel()
+	if s.pattern {
+		return s.line.ded.Do(ctx, s.client.B().Punsubscribe().Pattern(stale...).Build()).Error()
+	}
+	return s.line.ded.Do(ctx, s.client.B().Unsubscribe().Channel(stale...).Build()).Error()
+}
+
+// Close ends all subscriptions.
+func (s *Subscriber) Close() {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.done)
+		if s.line != nil {
+			s.line.ded.Close()
+			s.line = nil
+		}
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// drop takes references away and returns the keys that have none left.
+func (s *Subscriber) drop(keys []string) (stale []string) {
+	for _, k := range keys {
+		if s.refs[k]--; s.refs[k] <= 0 {
+			delete(s.refs, k)
+			stale = append(stale, k)
+		}
+	}
+	return stale
+}
+
+// subscribe subscribes keys on the line, which it opens if there is none. With
+// s.mu held.
+func (s *Subscriber) subscribe(ctx context.Context, keys []string) error {
+	if s.line == nil {
+		if len(s.refs) == 0 {
+			return nil
+		}
+		keys = keys[:0:0]
+		for k := range s.refs {
+			keys = append(keys, k)
+		}
+		s.open()
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	l := s.line
+	ctx, cancel := s.client.Deadline(ctx)
+	defer cancel()
+	var err error
+	if s.pattern {
+		err = l.ded.Do(ctx, s.client.B().Psubscribe().Pattern(keys...).Build()).Error()
+	} else {
+		err = l.ded.Do(ctx, s.client.B().Subscribe().Channel(keys...).Build()).Error()
+	}
+	if err != nil && s.line == l {
+		l.ded.Close()
+		s.line = nil
+	}
+	return err
+}
+
+func (s *Subscriber) open() {
+	ded, _ := s.client.Dedicate()
+	l := &line{ded: ded}
+	l.lost = ded.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: func(m rueidis.PubSubMessage) {
+		key := m.Channel
+		if s.pattern {
+			key = m.Pattern
+		}
+		s.hear(key, m.Channel, m.Message)
+	}})
+	s.line = l
+	s.wg.Go(func() { s.keep(l) })
+}
+
+// keep waits for the end of a line and opens the next.
+func (s *Subscriber) keep(l *line) {
+	select {
+	case <-l.lost:
+	case <-s.done:
+	}
+	l.ded.Close()
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		s.mu.Lock()
+		if s.line == l {
+			s.line = nil
+		}
+		if s.closed || s.line != nil || len(s.refs) == 0 {
+			s.mu.Unlock()
+			return
+		}
+		err := s.subscribe(context.Background(), nil)
+		s.mu.Unlock()
+		if err == nil {
+			s.reset()
+			return // the new line has its own keeper
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-s.done:
+			t.Stop()
+			return
+		}
+	}
+}

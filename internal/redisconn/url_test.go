@@ -1,0 +1,82 @@
+package redisconn_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lovage-go/lovage/internal/redisconn"
+)
+
+func TestParseURL(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		url            string
+		addrs          []string
+		db             int
+		user, password string
+		tls            bool
+	}{
+		{"redis://", []string{"localhost:6379"}, 0, "", "", false},
+		{"redis://h/", []string{"h:6379"}, 0, "", "", false},
+		{"redis://h//", []string{"h:6379"}, 0, "", "", false},
+		{"redis://h:1/7", []string{"h:1"}, 7, "", "", false},
+		{"redis://:p%40ss@h", []string{"h:6379"}, 0, "", "p@ss", false},
+		{"redis://u:p@[::1]:5/2", []string{"[::1]:5"}, 2, "u", "p", false},
+		{"redis://h?virtual_host=4", []string{"h:6379"}, 4, "", "", false},
+		{"rediss://h/1?ssl_cert_reqs=CERT_REQUIRED", []string{"h:6379"}, 1, "", "", true},
+		{"redis+socket:///run/redis.sock?virtual_host=3", []string{"/run/redis.sock"}, 3, "", "", false},
+		{"socket:///run/redis.sock", []string{"/run/redis.sock"}, 0, "", "", false},
+		{"sentinel://:p@a:1/5;sentinel://b", []string{"a:1", "b:26379"}, 5, "", "p", false},
+	} {
+		t.Run(c.url, func(t *testing.T) {
+			t.Parallel()
+			opt, id, err := redisconn.ParseURL(c.url, redisconn.Options{"master_name": "main"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(opt.InitAddress, c.addrs) || opt.SelectDB != c.db || opt.Username != c.user || opt.Password != c.password || (opt.TLSConfig != nil) != c.tls {
+				t.Errorf("got addresses %v, db %d, user %q, password %q, TLS %v", opt.InitAddress, opt.SelectDB, opt.Username, opt.Password, opt.TLSConfig != nil)
+			}
+			if c.password != "" && strings.Contains(id, c.password) {
+				t.Errorf("the id %q has the password", id)
+			}
+			if (opt.Sentinel.MasterSet == "main") != strings.HasPrefix(c.url, "sentinel:") {
+				t.Errorf("got master set %q", opt.Sentinel.MasterSet)
+			}
+		})
+	}
+}
+
+func TestParseURLRefuses(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ url, says string }{
+		{"redis://h/db1", "number of a database"},
+		{"redis://u:geheim@h:x", "invalid port"},
+		{"redis://a;redis://b", "sentinel://"},
+		{"http://h", "none of Redis"},
+		{"sentinel://h", "master_name"},
+		{"rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs"},
+		{"rediss://h?ssl_ca_certs=/nowhere.pem", "ssl_ca_certs"},
+	} {
+		t.Run(c.url, func(t *testing.T) {
+			t.Parallel()
+			_, _, err := redisconn.ParseURL(c.url, nil)
+			if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "geheim") {
+				t.Errorf("got %v, want an error that says %q and no password", err, c.says)
+			}
+		})
+	}
+}
+
+func TestMarkedStates(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{"status": "SUCCESS", "result": 1}`: "SUCCESS", `{"status":"FAILURE"}`: "FAILURE",
+		`{"result": {"status": "SUCCESS"}}`: "", `"status"`: "", ``: "", `{"status": 1}`: "", `{"status": "SUC`: "",
+	} {
+		if got := redisconn.StateOf(text); string(got) != want {
+			t.Errorf("StateOf(%s) = %q, want %q", text, got, want)
+		}
+	}
+}

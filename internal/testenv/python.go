@@ -1,0 +1,114 @@
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// python is where apt puts Celery; another interpreter may come first on the PATH.
+const python = "/usr/bin/python3"
+
+// Python runs a script with real Celery at hand, in a directory of its own that
+// also holds the modules given by name, and returns what it printed.
+func Python(t testing.TB, ctx context.Context, modules map[string]string, script string, args ...string) []byte {
+	t.Helper()
+	cmd := pythonCommand(t, ctx, modules, append([]string{"-c", script}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("python: %v\n%s%s", err, out, stderr.Bytes())
+	}
+	return out
+}
+
+// CeleryWorker starts a worker of a module's app and returns when it is ready.
+// It is stopped, warm, at the end of the test.
+func CeleryWorker(t testing.TB, module, source string, args ...string) *CeleryProcess {
+	t.Helper()
+	w := &CeleryProcess{ready: make(chan struct{})}
+	cmd := pythonCommand(t, context.Background(), map[string]string{module: source},
+		append([]string{"-m", "celery", "-A", module, "worker", "-l", "INFO"}, args...)...)
+	var err error
+	if w.proc, err = startProcessTo(cmd, w); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Stop(t) })
+	select {
+	case <-w.ready:
+	case <-w.proc.done:
+		t.Fatalf("the Celery worker ended at once:\n%s", w.Log())
+	case <-time.After(60 * time.Second):
+		t.Fatalf("the Celery worker is not ready after a minute:\n%s", w.Log())
+	}
+	return w
+}
+
+// CeleryProcess is a running Celery worker.
+type CeleryProcess struct {
+	proc  *process
+	ready chan struct{}
+
+	mu      sync.Mutex
+	log     strings.Builder
+	isReady bool
+}
+
+// Write takes what the worker prints.
+func (w *CeleryProcess) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.log.Write(p)
+	if !w.isReady && strings.Contains(w.log.String(), " ready.") {
+		w.isReady = true
+		close(w.ready)
+	}
+	return len(p), nil
+}
+
+// Log is what the worker has printed so far.
+func (w *CeleryProcess) Log() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.String()
+}
+
+// Kill kills the worker at once.
+func (w *CeleryProcess) Kill() { w.proc.kill() }
+
+// Stop lets the worker end what it has, and kills it if it does not stop.
+func (w *CeleryProcess) Stop(t testing.TB) {
+	t.Helper()
+	_ = w.proc.cmd.Process.Signal(os.Interrupt) // it may have ended
+	select {
+	case <-w.proc.done:
+	case <-time.After(15 * time.Second):
+		w.proc.kill()
+		t.Errorf("the Celery worker did not stop:\n%s", w.Log())
+	}
+}
+
+func pythonCommand(t testing.TB, ctx context.Context, modules map[string]string, args ...string) *exec.Cmd {
+	t.Helper()
+	dir := t.TempDir()
+	for name, source := range modules {
+		if err := os.WriteFile(filepath.Join(dir, name+".py"), []byte(source), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(python); errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("this test needs %s with Celery, which `make test` installs (scripts/deps.sh celery)", python)
+	}
+	cmd := exec.CommandContext(ctx, python, args...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONPATH=" + dir, "C_FORCE_ROOT=1", "PYTHONDONTWRITEBYTECODE=1"}
+	return cmd
+}
