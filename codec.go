@@ -2,6 +2,7 @@ package lovage
 
 import (
 	"encoding/json"
+	"errors"
 	"strconv"
 
 	"github.com/lovage-go/lovage/internal/bind"
@@ -51,6 +52,18 @@ func eachMember(raw json.RawMessage, f func(string, []byte) error) error {
 // argumentError gives a binding error the type that Python raises for it.
 func argumentError(err error) error {
 	return &TaskError{Type: "TypeError", Module: "builtins", Args: []any{err.Error()}, Cause: err}
+}
+
+// unbound is argumentError for the arguments of a message that its own task does
+// not take, as against those of a call that the task's body makes.
+func (d *Definition) unbound(err error) error {
+	return &TaskError{Type: "TypeError", Module: "builtins", Args: []any{err.Error()}, Cause: err, unboundTo: d}
+}
+
+// refused reports whether a run ended because its arguments did not fit.
+func (d *Definition) refused(err error) bool {
+	var te *TaskError
+	return errors.As(err, &te) && te.unboundTo == d
 }
 
 var _ error = (*bind.Error)(nil)

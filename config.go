@@ -170,7 +170,8 @@ type Config struct {
 	// WorkerConcurrency is the number of runs at once. Default: the CPUs.
 	WorkerConcurrency int
 	// WorkerPrefetchMultiplier times the concurrency is the most a worker claims
-	// ahead. Default 4; NoLimit: as much as the broker gives (Celery's 0).
+	// ahead. As long as it is not set, and with NoLimit (Celery's 0), the
+	// look-ahead adapts to how long runs take; Celery's default is 4.
 	WorkerPrefetchMultiplier int
 	// WorkerPool is how runs are carried out: goroutine, prefork or solo. Default
 	// goroutine; Celery's is prefork.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/proc"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -384,7 +385,7 @@ func TestResolve(t *testing.T) {
 	if r.TaskAcksOnFailure || !r.TaskAcksOnTimeout || !r.TaskAcksLate || !r.BrokerConnectionRetryOnStartup {
 		t.Errorf("booleans do not follow: %+v", r)
 	}
-	if r.TaskDefaultPriority == nil || *r.TaskDefaultPriority != 0 || r.WorkerConcurrency < 1 || !slices.Equal(r.ResultAcceptContent, []string{"json"}) {
+	if r.TaskDefaultPriority == nil || *r.TaskDefaultPriority != 0 || r.WorkerConcurrency != proc.CPUs() || !slices.Equal(r.ResultAcceptContent, []string{"json"}) {
 		t.Errorf("got %+v", r)
 	}
 	if r.TaskTimeLimit >= 1 || r.ResultExpires != 24*time.Hour || r.TaskPublishRetryPolicy.MaxRetries != 3 || r.Location.String() != "Europe/Prague" {

@@ -21,7 +21,7 @@ func TestURLs(t *testing.T) {
 		"BrokerAlone":    {lovage.Config{BrokerURL: "memory://urls1"}, "", "no result backend"},
 		"Both":           {lovage.Config{BrokerURL: "memory://urls2", ResultBackend: "memory://urls2"}, "", ""},
 		"WriteURL":       {lovage.Config{BrokerURL: "nowhere://x", BrokerWriteURL: "memory://urls3"}, "", "no result backend"},
-		"UnknownSchemes": {lovage.Config{BrokerURL: "rabbit://user:secret@h", ResultBackend: "tape://x"}, `scheme "rabbit" is not known`, `scheme "tape" is not known`},
+		"UnknownSchemes": {lovage.Config{BrokerURL: "rabbit://user:secret@h", ResultBackend: "tape://x"}, `scheme "rabbit" is not known; this program has: `, `scheme "tape" is not known`},
 		"NoScheme":       {lovage.Config{BrokerURL: "/tmp/x", ResultBackend: "x"}, "has no scheme", "has no scheme"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -42,6 +42,24 @@ func TestURLs(t *testing.T) {
 				t.Errorf("got %v, want ErrNoBackend", err2)
 			}
 		})
+	}
+}
+
+// TestReadURL: what consumes goes by broker_read_url, what publishes does not.
+func TestReadURL(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	app := lovage.New("t", lovage.Config{BrokerURL: "nowhere://x", BrokerReadURL: "memory://read1"})
+	defer app.Close(ctx)
+	conn, err := app.OpenBroker(ctx)
+	if err != nil {
+		t.Fatalf("to consume: %v", err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := app.Broker(ctx); err == nil {
+		t.Error("to publish: got no error for a scheme that nobody has")
 	}
 }
 

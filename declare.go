@@ -39,7 +39,7 @@ func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out,
 	d.run = func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error) {
 		var in In
 		if err := d.plan.Bind(task, args, kwargs, &in); err != nil {
-			return nil, argumentError(err)
+			return nil, d.unbound(err)
 		}
 		return fn(ctx, in)
 	}
@@ -60,7 +60,7 @@ func Bound[T Base, In, Out any](app *App, name string, self T, fn func(context.C
 	d.run = func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error) {
 		var in In
 		if err := d.plan.Bind(task, args, kwargs, &in); err != nil {
-			return nil, argumentError(err)
+			return nil, d.unbound(err)
 		}
 		return fn(ctx, self, in)
 	}
@@ -86,7 +86,7 @@ func Register[T Runner[In, Out], In, Out any](app *App, name string, self T, opt
 	d.run = func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error) {
 		var in In
 		if err := d.plan.Bind(task, args, kwargs, &in); err != nil {
-			return nil, argumentError(err)
+			return nil, d.unbound(err)
 		}
 		return self.Run(ctx, in)
 	}
@@ -99,7 +99,7 @@ func RegisterProc[T ProcRunner[In], In any](app *App, name string, self T, opts 
 	d.run = func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error) {
 		var in In
 		if err := d.plan.Bind(task, args, kwargs, &in); err != nil {
-			return nil, argumentError(err)
+			return nil, d.unbound(err)
 		}
 		return None{}, self.Run(ctx, in)
 	}

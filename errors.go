@@ -58,6 +58,8 @@ type TaskError struct {
 	Traceback string // as the worker stored it
 	TaskID    string
 	Cause     error // not on the wire
+
+	unboundTo *Definition // the task that does not take its message's arguments
 }
 
 func (e *TaskError) Error() string {

@@ -24,6 +24,7 @@ type Outcome struct {
 	Requeue bool          // REJECTED: back to the queue
 	Timeout bool          // FAILURE at the hard time limit
 	Lost    bool          // FAILURE because the worker died
+	Unbound bool          // FAILURE because the task does not take the message's arguments
 	// Fenced: the message has gone to another worker, or the result could not
 	// be kept; nothing of this run counts and no later hook ran.
 	Fenced error
@@ -191,7 +192,7 @@ func (d *Definition) classify(ctx context.Context, r *Request, value any, err er
 	}
 	info := newErrorInfo(err, d.where)
 	info.Expected = matchesAny(err, d.opts.throws)
-	return Outcome{State: Failure, Info: info}
+	return Outcome{State: Failure, Info: info, Unbound: d.refused(err)}
 }
 
 // retriesOn reports whether the declaration asks to retry on an error.

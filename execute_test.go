@@ -62,11 +62,14 @@ func TestOutcomes(t *testing.T) {
 			return nil, &lovage.TaskError{Type: "ValueError", Module: "builtins", Args: []any{"bad", 3}}
 		}, want: want{"FAILURE", "FAILURE", "ValueError", "builtins", `["bad", 3]`, 0, 0}},
 		"TaskErrorWithoutArgs": {run: func(context.Context) (any, error) { return nil, &lovage.TaskError{Type: "KeyError"} }, want: want{"FAILURE", "FAILURE", "KeyError", "", `[]`, 0, 0}},
-		"Panic":                {run: func(context.Context) (any, error) { panic("ouch") }, want: want{"FAILURE", "FAILURE", "Panic", "", `["panic: ouch"]`, 0, 0}},
-		"PanicWithARetry":      {run: func(context.Context) (any, error) { panic(lovage.Retry(boom)) }, want: want{"RETRY", "RETRY", "Error", "", `["boom"]`, 1, 0}},
-		"SoftLimit":            {run: func(ctx context.Context) (any, error) { return nil, ctx.Err() }, cause: lovage.ErrSoftTimeLimit, want: want{"FAILURE", "FAILURE", "SoftTimeLimitExceeded", "billiard.exceptions", `[]`, 0, 0}},
-		"SoftLimitCaught":      {run: func(context.Context) (any, error) { return 3, nil }, cause: lovage.ErrSoftTimeLimit, want: want{state: "SUCCESS", stored: "SUCCESS"}},
-		"SoftLimitRetried":     {run: func(context.Context) (any, error) { return nil, lovage.Retry(boom) }, cause: lovage.ErrSoftTimeLimit, want: want{"RETRY", "RETRY", "Error", "", `["boom"]`, 1, 0}},
+		"TaskErrorArgsNoJSON": {run: func(context.Context) (any, error) {
+			return nil, &lovage.TaskError{Type: "KeyError", Args: []any{1, complex(1, 0)}}
+		}, want: want{state: "FAILURE", stored: "FAILURE", typ: "KeyError", message: `["1", "(1+0i)"]`}},
+		"Panic":            {run: func(context.Context) (any, error) { panic("ouch") }, want: want{"FAILURE", "FAILURE", "Panic", "", `["panic: ouch"]`, 0, 0}},
+		"PanicWithARetry":  {run: func(context.Context) (any, error) { panic(lovage.Retry(boom)) }, want: want{"RETRY", "RETRY", "Error", "", `["boom"]`, 1, 0}},
+		"SoftLimit":        {run: func(ctx context.Context) (any, error) { return nil, ctx.Err() }, cause: lovage.ErrSoftTimeLimit, want: want{"FAILURE", "FAILURE", "SoftTimeLimitExceeded", "billiard.exceptions", `[]`, 0, 0}},
+		"SoftLimitCaught":  {run: func(context.Context) (any, error) { return 3, nil }, cause: lovage.ErrSoftTimeLimit, want: want{state: "SUCCESS", stored: "SUCCESS"}},
+		"SoftLimitRetried": {run: func(context.Context) (any, error) { return nil, lovage.Retry(boom) }, cause: lovage.ErrSoftTimeLimit, want: want{"RETRY", "RETRY", "Error", "", `["boom"]`, 1, 0}},
 		"SoftLimitAutoRetried": {run: func(ctx context.Context) (any, error) { return nil, ctx.Err() }, cause: lovage.ErrSoftTimeLimit, opts: []lovage.TaskOption{lovage.RetryOn(lovage.ErrSoftTimeLimit)},
 			want: want{"RETRY", "RETRY", "SoftTimeLimitExceeded", "billiard.exceptions", `[]`, 1, 0}},
 		"Shutdown":         {run: func(ctx context.Context) (any, error) { return nil, ctx.Err() }, cause: lovage.ErrShutdown, want: want{state: "", stored: "PENDING", queued: 1}},
@@ -263,15 +266,19 @@ func TestTaskErrorMatches(t *testing.T) {
 
 func TestTrackStarted(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, lovage.Config{TaskTrackStarted: new(true)})
-	var seen *lovage.Meta
-	h := body(w, func(ctx context.Context) (any, error) {
-		m, err := w.app.Result(lovage.RequestFrom(ctx).ID).Meta(ctx)
-		seen = m
-		return nil, err
-	})
-	must[*lovage.Result[any]](t)(h.Delay(w.ctx(), struct{}{}))
-	w.run()
+	record := func(opts ...lovage.TaskOption) (seen *lovage.Meta) {
+		w := newWorld(t, lovage.Config{TaskTrackStarted: new(true)})
+		h := body(w, func(ctx context.Context) (any, error) {
+			m, err := w.app.Result(lovage.RequestFrom(ctx).ID).Meta(ctx)
+			seen = m
+			return nil, err
+		}, opts...)
+		must[*lovage.Result[any]](t)(h.Delay(w.ctx(), struct{}{}))
+		w.run()
+		return seen
+	}
+	equal(t, "state in a run that is not tracked", record(lovage.TrackStarted(false)).Status, lovage.Pending)
+	seen := record()
 	info, _ := parse(t, seen.Result).(map[string]any)
 	if seen.Status != lovage.Started || info["hostname"] != "celery@test" || info["pid"] == nil || seen.DateDone != "" {
 		t.Errorf("record in the run: %+v %s", seen, seen.Result)

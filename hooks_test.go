@@ -208,6 +208,32 @@ func (c *overriding) OnFailure(ctx context.Context, r *lovage.Request, i *lovage
 	_ = c.recorder.OnFailure(ctx, r, i) // super
 }
 
+type reporting struct {
+	lovage.Task
+	seen lovage.State
+}
+
+func (*reporting) Run(context.Context, AddArgs) (int, error) { return 0, errNegative }
+func (c *reporting) OnFailure(ctx context.Context, r *lovage.Request, _ *lovage.ErrorInfo) error {
+	s, err := r.App().Result(r.ID).State(ctx)
+	c.seen = s
+	_, sent := r.App().Send(ctx, "t.report", lovage.Args{Positional: []any{r.ID}})
+	return errors.Join(err, sent)
+}
+
+// TestAHookMayCallTasks is checklist A26.
+func TestAHookMayCallTasks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lovage.Config{})
+	c := lovage.Register(w.app, "t.rep", &reporting{})
+	must[*lovage.Result[int]](t)(c.Delay(w.ctx(), AddArgs{}, lovage.TaskID("id"), lovage.RootID("root")))
+	w.run()
+	equal(t, "stored before the hook", c.Self.seen, lovage.Failure)
+	r := w.next()
+	equal(t, "task", r.Task+string(r.Args), `t.report["id"]`)
+	equal(t, "parent and root", r.ParentID+" "+r.RootID, "id root")
+}
+
 type mixin struct{ D *diary }
 
 func (m *mixin) OnSuccess(_ context.Context, _ *lovage.Request, v any) { m.D.write("mixin %v", v) }

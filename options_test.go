@@ -2,11 +2,13 @@ package lovage_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/protocol"
 )
 
 type optionBase struct{ lovage.Task }
@@ -70,6 +72,27 @@ func TestOptionsMerge(t *testing.T) {
 		equal(t, "by the signature", w.waiting("signature"), 1)
 		equal(t, "by the declaration", w.waiting("declaration"), 2)
 		equal(t, "priority", *peek(t, w, "signature").Properties.Priority, 8)
+	})
+	t.Run("EncodingBySettingTaskCall", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, lovage.Config{TaskCompression: "zlib", TaskSerializer: "json"})
+		lovage.Func(w.app, "t.plain", add)
+		lovage.Func(w.app, "t.own", add, lovage.Compression("bzip2"), lovage.Queue("own"))
+		lovage.Func(w.app, "t.odd", add, lovage.Serializer("nothere"), lovage.Queue("odd"))
+		send := func(task string, opts ...lovage.CallOption) error {
+			_, err := w.app.Send(w.ctx(), task, lovage.Args{Positional: []any{1}}, opts...)
+			return err
+		}
+		if err := errors.Join(send("t.plain"), send("t.own"), send("t.own", lovage.Compression("zstd"), lovage.Queue("call")), send("t.odd", lovage.Serializer("json"))); err != nil {
+			t.Fatal(err)
+		}
+		for queue, want := range map[string]string{"celery": "application/x-gzip", "own": "application/x-bz2", "call": "application/zstd", "odd": "application/x-gzip"} {
+			h := must[protocol.Headers](t)(protocol.ParseHeaders(peek(t, w, queue).Headers))
+			equal(t, "compression in "+queue, h.Compression, want)
+		}
+		if err := send("t.odd"); err == nil || !strings.Contains(err.Error(), "nothere") {
+			t.Errorf("serializer of the task: got %v, want it named", err)
+		}
 	})
 	t.Run("ACallbackFromElsewhereGetsTheTasksOwnOptions", func(t *testing.T) {
 		t.Parallel()

@@ -1,6 +1,7 @@
 package lovage
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,10 +24,15 @@ type MessageError struct {
 }
 
 func (e *MessageError) Error() string {
+	text := e.Kind + " message: "
 	if e.Task != "" {
-		return fmt.Sprintf("%s message for task %q: %v", e.Kind, e.Task, e.Err)
+		text = fmt.Sprintf("%s message for task %q: ", e.Kind, e.Task)
 	}
-	return e.Kind + " message: " + e.Err.Error()
+	text += e.Err.Error()
+	if e.Kind == Malformed {
+		text += "; mend its sender, which must follow Celery's message protocol 2 or 1, and send it again"
+	}
+	return text
 }
 
 // Unwrap returns Err.
@@ -48,34 +54,38 @@ func (a *App) Receive(d *broker.Delivery) (*Request, error) {
 	if err := a.Freeze(); err != nil {
 		return nil, &MessageError{Kind: Unsupported, Err: err}
 	}
-	if d.Malformed != nil {
-		return nil, &MessageError{Kind: Malformed, Err: d.Malformed}
-	}
-	h, err := protocol.ParseHeaders(d.Headers)
-	if err != nil {
-		return nil, &MessageError{Kind: Malformed, ID: h.ID, Task: h.Task, Err: err}
-	}
-	fail := func(kind string, err error) (*Request, error) {
-		return nil, &MessageError{Kind: kind, ID: h.ID, Task: h.Task, Err: err}
-	}
 	p := &d.Properties
+	h, err := protocol.ParseHeaders(d.Headers)
+	fail := func(kind string, err error) (*Request, error) {
+		// Celery's correlation id is the task's id, and all that can be read
+		// where the headers cannot, or where version 1 keeps them in the body.
+		return nil, &MessageError{Kind: kind, ID: cmp.Or(h.ID, p.CorrelationID), Task: h.Task, Err: err}
+	}
+	limit := a.limits.MaxBytes
+	tooLong := limit > 0 && len(d.Body) > limit
+	if d.Malformed != nil && !(tooLong && errors.Is(d.Malformed, broker.ErrTooLarge)) {
+		return fail(kindOf(d.Malformed))
+	}
+	if err != nil {
+		return fail(Malformed, err)
+	}
 	if err := a.accept.Check(p.ContentType, p.ContentEncoding); err != nil {
 		return fail(NotAccepted, err)
 	}
 	if _, err := a.codecs.Lookup(p.ContentType); err != nil {
 		return fail(Unsupported, err)
 	}
-	if limit := a.limits.MaxBytes; limit > 0 && len(d.Body) > limit {
-		return fail(TooLarge, fmt.Errorf("the body has %d bytes, more than task_max_message_size (%d)", len(d.Body), limit))
+	if tooLong {
+		return fail(TooLarge, fmt.Errorf("the body has %d bytes, more than task_max_message_size (%d): store the data elsewhere and send a reference to it, or raise the setting", len(d.Body), limit))
 	}
 	raw := d.Body
 	if h.Compression != "" {
 		if raw, err = serializer.Decompress(h.Compression, d.Body, a.limits.MaxBytes); err != nil {
-			return fail(kindOf(err), err)
+			return fail(kindOf(err))
 		}
 	}
 	if err := a.limits.CheckJSON(raw); err != nil {
-		return fail(kindOf(err), err)
+		return fail(kindOf(fmt.Errorf("the body is %w", err)))
 	}
 	var body protocol.Body
 	kept := d.Body
@@ -111,13 +121,22 @@ func (a *App) Receive(d *broker.Delivery) (*Request, error) {
 	return r, nil
 }
 
-func kindOf(err error) string {
+// kindOf tells what is too large from what is malformed, and says what to do
+// about the first.
+func kindOf(err error) (string, error) {
 	var limit *serializer.LimitError
 	var ratio *serializer.RatioError
-	if errors.As(err, &limit) || errors.As(err, &ratio) {
-		return TooLarge
+	switch {
+	case errors.As(err, &ratio), errors.Is(err, broker.ErrTooLarge):
+		return TooLarge, err
+	case !errors.As(err, &limit):
+		return Malformed, err
+	case limit.Setting == "MaxBytes":
+		return TooLarge, fmt.Errorf("the body has more than task_max_message_size (%d) bytes: store the data elsewhere and send a reference to it, or raise the setting", limit.Max)
+	case limit.Setting == "MaxDepth":
+		return TooLarge, fmt.Errorf("the body is nested deeper than %d levels: send flatter data, or the deep part as a string", limit.Max)
 	}
-	return Malformed
+	return TooLarge, fmt.Errorf("the body holds more than %d values: send fewer at a time, or a reference to the data", limit.Max)
 }
 
 // request makes a Request of parsed headers and body.

@@ -57,6 +57,20 @@ func TestResult(t *testing.T) {
 			}
 		})
 	})
+	t.Run("KeptForResultExpires", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, lovage.Config{ResultExpires: time.Minute})
+			h := lovage.Func(w.app, "t.add", add)
+			res := must[*lovage.Result[int]](t)(h.Delay(w.ctx(), AddArgs{X: 2}))
+			w.run()
+			<-time.After(59 * time.Second)
+			equal(t, "before", w.state(res.ID()), lovage.Success)
+			<-time.After(2 * time.Second)
+			equal(t, "after", w.state(res.ID()), lovage.Pending)
+			_ = w.cons.Close()
+		})
+	})
 	t.Run("NoBackendIsSaid", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, lovage.Config{ResultBackend: "disabled"}, lovage.WithBackend(nil))
@@ -162,6 +176,9 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rc.Close()
+	silent := lovage.New("silent", lovage.Config{}, on(w.store)...) // task_send_sent_event is off
+	defer silent.Close(context.Background())
+	must[*lovage.Result[any]](t)(silent.Send(w.ctx(), "t.unheard", lovage.Args{}, lovage.Queue("q2")))
 	h := body(w, func(ctx context.Context) (any, error) {
 		return nil, lovage.RequestFrom(ctx).SendEvent(ctx, "task-progress", map[string]any{"done": 3})
 	})
@@ -182,7 +199,7 @@ func TestEvents(t *testing.T) {
 		kinds = append(kinds, e.Type)
 		switch e.Type {
 		case "task-sent":
-			if e.UUID != "id" || e.Text("queue") != "q" || e.Text("routing_key") != "q" || e.Text("name") != "t.body" {
+			if e.UUID != "id" || e.Text("queue") != "q" || e.Text("routing_key") != "q" || e.Text("name") != "t.body" || e.Fields["exchange"] == nil {
 				t.Errorf("%+v", e)
 			}
 		case "task-progress":

@@ -205,6 +205,21 @@ func TestSendLimits(t *testing.T) {
 	}
 }
 
+// TestMandatory: what nobody is bound to is an error only for a sender who asks.
+func TestMandatory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, lovage.Config{})
+	nowhere := []lovage.CallOption{lovage.Exchange("nobody"), lovage.RoutingKey("k")}
+	if _, err := w.app.Send(w.ctx(), "x", lovage.Args{}, nowhere...); err != nil {
+		t.Errorf("not mandatory: %v", err)
+	}
+	_, err := w.app.Send(w.ctx(), "x", lovage.Args{}, append(nowhere, lovage.Mandatory(true))...)
+	if !errors.Is(err, broker.ErrNoQueue) {
+		t.Errorf("mandatory: got %v, want ErrNoQueue", err)
+	}
+	must[*lovage.Result[any]](t)(w.app.Send(w.ctx(), "x", lovage.Args{}, lovage.Mandatory(true)))
+}
+
 // TestCallsInARun: parents, roots, children, priority.
 func TestCallsInARun(t *testing.T) {
 	t.Parallel()

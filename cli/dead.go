@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -42,7 +43,10 @@ type deadLetter struct {
 	TaskID  string          `json:"task_id"`
 	Losses  int             `json:"losses"`
 	Reason  string          `json:"reason"`
-	Headers json.RawMessage `json:"headers,omitempty"`
+	Type    string          `json:"content_type,omitempty"`
+	Coding  string          `json:"content_encoding,omitempty"`
+	Headers json.RawMessage `json:"headers,omitempty"` // a string if they are no JSON
+	Heads   []byte          `json:"headers_base64,omitempty"`
 	Body    string          `json:"body,omitempty"`
 	Bytes   []byte          `json:"body_base64,omitempty"`
 }
@@ -52,9 +56,12 @@ func letter(d *broker.Dead, whole bool) deadLetter {
 	if !whole {
 		return l
 	}
+	l.Type, l.Coding = d.Properties.ContentType, d.Properties.ContentEncoding
 	switch {
 	case json.Valid(d.Headers):
 		l.Headers = d.Headers
+	case !utf8.Valid(d.Headers):
+		l.Heads = d.Headers
 	case len(d.Headers) > 0:
 		l.Headers, _ = json.Marshal(string(d.Headers))
 	}
@@ -64,6 +71,16 @@ func letter(d *broker.Dead, whole bool) deadLetter {
 		l.Bytes = d.Body
 	}
 	return l
+}
+
+// exact is a text on one line from which its bytes can be told: as it is, or
+// quoted as Go does where something in it would not show.
+func exact(b []byte) string {
+	text := string(b)
+	if !utf8.Valid(b) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
 }
 
 func (s *session) deadList() *cobra.Command {
@@ -125,13 +142,9 @@ func (s *session) deadShow() *cobra.Command {
 			if asJSON {
 				return s.printJSON(l)
 			}
-			body := l.Body
-			if l.Bytes != nil {
-				body = fmt.Sprintf("%q", l.Bytes)
-			}
 			_, err = fmt.Fprintf(s.out, "id:       %s\nqueue:    %s\nwhen:     %s\ntask:     %s\ntask id:  %s\nlosses:   %d\nreason:   %s\ncontent:  %s %s\nheaders:  %s\nbody:     %s\n",
 				l.ID, oneLine(l.Queue), l.At.Local().Format("2006-01-02 15:04:05"), or(oneLine(l.Task), "-"), or(oneLine(l.TaskID), "-"), l.Losses, oneLine(l.Reason),
-				or(d.Properties.ContentType, "-"), d.Properties.ContentEncoding, oneLine(string(l.Headers)), oneLine(body))
+				or(d.Properties.ContentType, "-"), d.Properties.ContentEncoding, exact(d.Headers), exact(d.Body))
 			return err
 		},
 	}

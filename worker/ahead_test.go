@@ -76,6 +76,24 @@ func TestLookAhead(t *testing.T) {
 			pause(time.Hour)
 		})
 	})
+	t.Run("TheMultiplierBoundsIt", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[time.Duration, int]
+		in(t, setup{conf: lovage.Config{WorkerPrefetchMultiplier: 3}, cfg: worker.Config{Concurrency: 2}, tasks: func(app *lovage.App) { h = lovage.Func(app, "t.nap", nap) }}, func(x *world) {
+			for range 200 {
+				delay(x, h, time.Millisecond)
+			}
+			most := int64(0)
+			for range 60 {
+				pause(time.Millisecond)
+				most = max(most, int64(x.w.Stats().Reserved))
+			}
+			if most < 4 || most > 6 {
+				t.Errorf("claimed ahead: got %d, want up to 6 (3 for each of 2 slots)", most)
+			}
+			pause(10 * time.Second)
+		})
+	})
 	t.Run("NoneIfOff", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[time.Duration, int]

@@ -32,6 +32,8 @@ func (j *job) judge(out *lovage.Outcome) verdict {
 		return verdict{action: broker.HandBack}
 	case lovage.Failure:
 		switch {
+		case out.Unbound: // no run of it can end well, until somebody mends something
+			return verdict{action: broker.DeadLetter, reason: "wrong arguments: " + out.Info.Type + ": " + fmt.Sprint(out.Info.Args...) + mendArguments}
 		case out.Timeout && !set.AcksOnTimeout:
 			return verdict{action: broker.Requeue}
 		case !out.Timeout && !set.AcksOnFailure:
@@ -45,6 +47,8 @@ func (j *job) judge(out *lovage.Outcome) verdict {
 	}
 	return verdict{action: broker.Ack}
 }
+
+const mendArguments = ": mend the caller, or the parameters of the task and requeue it"
 
 // settlement addresses a verdict; a broker without dead letters has its own way
 // of refusing.
@@ -151,6 +155,10 @@ func (j *job) result(out *lovage.Outcome) {
 		c.revoked.Add(1)
 	case "":
 		c.returned.Add(1)
+	}
+	if out.Unbound && j.s.set.AcksLate {
+		w.log.Error("Task "+j.r.Task+"["+j.r.ID+"] does not take the arguments of its message, which is kept as a dead letter"+mendArguments,
+			"task", j.r.Task, "id", j.r.ID, "queue", j.d.Queue)
 	}
 	w.ended(j, out)
 }

@@ -171,7 +171,7 @@ func (w *Worker) unregistered(j *job) {
 	w.log.Error("Received unregistered task of type '"+r.Task+"'. The message is kept as a dead letter. "+
 		"Is the package that declares this task linked into the worker, and is its name spelled alike on both sides?",
 		"task", r.Task, "id", r.ID, "queue", j.d.Queue)
-	j.force = &verdict{action: broker.DeadLetter, reason: "unregistered task of type '" + r.Task + "'"}
+	j.force = &verdict{action: broker.DeadLetter, reason: "unregistered task of type '" + r.Task + "': mend its name, or requeue it to a worker that has the task"}
 	err := fmt.Errorf("%w: %q", lovage.ErrNotRegistered, r.Task)
 	w.app.Signals.TaskUnknown.Send(w.base, lovage.TaskUnknown{Name: r.Task, ID: r.ID, Err: err})
 	w.group.Go(func() {
@@ -191,7 +191,7 @@ func (w *Worker) refuse(j *job, err error) {
 	w.app.Signals.TaskRejected.Send(w.base, lovage.TaskRejected{Queue: j.d.Queue, Body: j.d.Body, Err: err})
 	v := verdict{action: broker.DeadLetter, reason: err.Error()}
 	var me *lovage.MessageError
-	if !errors.As(err, &me) || me.ID == "" || me.Task == "" {
+	if !errors.As(err, &me) || me.ID == "" {
 		w.settleSoon(j, v)
 		return
 	}

@@ -2,7 +2,11 @@ package worker_test
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/lovage-go/lovage"
 )
@@ -28,5 +32,38 @@ func TestRun(t *testing.T) {
 			x.wantLog(1, "] succeeded in ")
 			x.wantLog(1, "ready.")
 		})
+	})
+}
+
+// TestWorkerSignals: a worker says what Celery's says, in its order.
+func TestWorkerSignals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var h *lovage.Handle[AddArgs, int]
+		x := build(t, setup{tasks: func(app *lovage.App) { h = lovage.Func(app, "t.add", add) }})
+		var mu sync.Mutex
+		var got []string
+		note := func(name string) {
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, name)
+		}
+		s := &x.app.Signals
+		s.WorkerInit.Connect(func(context.Context, lovage.WorkerInit) { note("init") })
+		s.WorkerReady.Connect(func(context.Context, lovage.WorkerReady) { note("ready") })
+		s.TaskReceived.Connect(func(_ context.Context, e lovage.TaskReceived) { note("received " + e.Request.ID) })
+		s.TaskPrerun.Connect(func(_ context.Context, e lovage.TaskPrerun) { note("prerun " + e.Request.ID) })
+		s.WorkerShuttingDown.Connect(func(context.Context, lovage.WorkerShuttingDown) { note("shutting down") })
+		s.WorkerShutdown.Connect(func(context.Context, lovage.WorkerShutdown) { note("shutdown") })
+		x.start()
+		pause(time.Second)
+		delay(x, h, AddArgs{}, lovage.TaskID("id"))
+		pause(time.Second)
+		x.stop()
+		want := []string{"init", "ready", "received id", "prerun id", "shutting down", "shutdown"}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		x.invariants()
 	})
 }
