@@ -208,6 +208,9 @@ func (a *App) resolve() (err error) {
 	if a.accept, err = serializer.ParseAccept(a.conf.AcceptContent); err != nil {
 		return fmt.Errorf("accept_content: %w", err)
 	}
+	if err := a.checkResultCodec(); err != nil {
+		return err
+	}
 	for _, d := range a.sortedLocked() {
 		if err := d.finalize(base); err != nil {
 			return err
@@ -287,6 +290,23 @@ func (a *App) Close(ctx context.Context) error {
 	}
 	errs = append(errs, a.events.Close(ctx), a.conn.Close(ctx), a.back.Close(ctx))
 	return errors.Join(errs...)
+}
+
+// checkResultCodec refuses a configuration under which results could be written
+// and not read: records are JSON in this version.
+func (a *App) checkResultCodec() error {
+	codec, err := a.codecs.Lookup(a.conf.ResultSerializer)
+	if err != nil {
+		return fmt.Errorf("result_serializer: %w", err)
+	}
+	accept, err := serializer.ParseAccept(a.conf.ResultAcceptContent)
+	if err != nil {
+		return fmt.Errorf("result_accept_content: %w", err)
+	}
+	if err := accept.Check(codec.ContentType(), codec.Encoding()); err != nil {
+		return fmt.Errorf("result_accept_content leaves out result_serializer: %w", err)
+	}
+	return nil
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -33,7 +33,9 @@ const (
 	StateIgnored = protocol.Ignored
 )
 
-var jsonCodec = serializer.JSON
+// jsonCodec has no limit of bytes: what it reads has passed task_max_message_size
+// or lies in the result store, and in memory already.
+var jsonCodec = serializer.NewJSON(serializer.Limits{MaxBytes: -1})
 
 func eachElement(raw json.RawMessage, f func(int, []byte) error) error {
 	if len(raw) == 0 {

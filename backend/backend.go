@@ -3,13 +3,10 @@ package backend
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"sort"
-	"strings"
-	"sync"
 	"time"
 
+	"github.com/lovage-go/lovage/internal/scheme"
 	"github.com/lovage-go/lovage/protocol"
 )
 
@@ -101,12 +98,7 @@ func (c Config) Log() *slog.Logger {
 // Opener opens a store for a URL of its scheme.
 type Opener func(ctx context.Context, cfg Config) (Backend, error)
 
-var drivers = struct {
-	sync.RWMutex
-	m map[string]Opener
-}{m: map[string]Opener{}}
-
-var imports = map[string]string{
+var drivers = scheme.Table[Opener]{Kind: "result backend", Setting: "result_backend", Import: map[string]string{
 	"memory":       "github.com/lovage-go/lovage/memory",
 	"cache+memory": "github.com/lovage-go/lovage/memory",
 	"sqlite":       "github.com/lovage-go/lovage/backend/sqlbackend",
@@ -115,40 +107,17 @@ var imports = map[string]string{
 	"redis+socket": "github.com/lovage-go/lovage/backend/redisbackend",
 	"socket":       "github.com/lovage-go/lovage/backend/redisbackend",
 	"sentinel":     "github.com/lovage-go/lovage/backend/redisbackend",
-}
+}}
 
 // Register makes a driver available under URL schemes. It is called from a
 // driver's init; a scheme registered twice panics.
-func Register(open Opener, schemes ...string) {
-	drivers.Lock()
-	defer drivers.Unlock()
-	for _, s := range schemes {
-		if _, dup := drivers.m[s]; dup {
-			panic("backend: scheme " + s + " registered twice")
-		}
-		drivers.m[s] = open
-	}
-}
+func Register(open Opener, schemes ...string) { drivers.Register(open, schemes...) }
 
 // Open opens the store that the URL's scheme names.
 func Open(ctx context.Context, cfg Config) (Backend, error) {
-	scheme, _, ok := strings.Cut(cfg.URL, ":")
-	if !ok || scheme == "" {
-		return nil, fmt.Errorf("result_backend %q has no scheme: write it like sqlite:///path/to/file.db or memory://", cfg.URL)
+	open, err := drivers.Lookup(cfg.URL, scheme.Redact(cfg.URL))
+	if err != nil {
+		return nil, err
 	}
-	drivers.RLock()
-	open := drivers.m[scheme]
-	known := make([]string, 0, len(drivers.m))
-	for s := range drivers.m {
-		known = append(known, s)
-	}
-	drivers.RUnlock()
-	if open != nil {
-		return open(ctx, cfg)
-	}
-	sort.Strings(known)
-	if pkg, ok := imports[scheme]; ok {
-		return nil, fmt.Errorf("result backend scheme %q is not linked into this program: add import _ %q", scheme, pkg)
-	}
-	return nil, fmt.Errorf("result backend scheme %q is not known; this program has: %s", scheme, strings.Join(known, ", "))
+	return open(ctx, cfg)
 }

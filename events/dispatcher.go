@@ -234,7 +234,9 @@ func (d *Dispatcher) Send(ctx context.Context, typ string, fields map[string]any
 }
 
 // Publish stamps an event and puts it into the buffer, from where [Dispatcher.Run]
-// or [Dispatcher.Flush] sends it in a batch. It never waits. uuid may be empty.
+// or [Dispatcher.Flush] sends it in a batch. Events of the group worker are sent
+// each by itself: gossip of Python workers takes no batch. It never waits. uuid
+// may be empty.
 // Like Send it does nothing while disabled, and after Close.
 // An event that cannot be encoded is dropped, counted and logged.
 func (d *Dispatcher) Publish(typ, uuid string, fields map[string]any) {
@@ -253,7 +255,11 @@ func (d *Dispatcher) Publish(typ, uuid string, fields map[string]any) {
 		d.lose(1, errors.New("the dispatcher is closed"))
 		return
 	}
-	lost := d.buf.push(entry{group: Group(typ), text: text})
+	e := entry{group: Group(typ), text: text}
+	if e.group == workerGroup {
+		e.alone = RoutingKey(typ)
+	}
+	lost := d.buf.push(e)
 	whole := d.buf.len() >= d.cfg.BufferLimit
 	d.mu.Unlock()
 	d.lose(lost, errors.New("the buffer is full"))

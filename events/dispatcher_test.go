@@ -341,3 +341,22 @@ func (stuck) Broadcast(ctx context.Context, _ string, _ ...*broker.Message) erro
 func (stuck) Listen(context.Context, string, string) (broker.Listener, error) {
 	return nil, broker.ErrUnavailable
 }
+
+// TestWorkerEventsGoAlone: Python's gossip reads them and breaks on a batch.
+func TestWorkerEventsGoAlone(t *testing.T) {
+	t.Parallel()
+	h := new(hub)
+	d, _ := newDispatcher(t, h, nil)
+	d.Publish(events.WorkerOnline, "", nil)
+	d.Publish(events.TaskStarted, "id", nil)
+	d.Publish(events.WorkerHeartbeat, "", nil)
+	if err := d.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := h.keys(), "worker.online task.multi worker.heartbeat"; got != want {
+		t.Errorf("sent under %q, want %q", got, want)
+	}
+	if h.accepted[0].Body[0] != '{' || h.accepted[1].Body[0] != '[' {
+		t.Errorf("sent %s and %s", h.accepted[0].Body, h.accepted[1].Body)
+	}
+}

@@ -18,6 +18,7 @@ const (
 // entry is one encoded event that waits.
 type entry struct {
 	group string
+	alone string // routing key of an event that goes by itself
 	text  []byte
 }
 
@@ -79,7 +80,18 @@ type batch struct {
 	events []entry
 }
 
+// key is the routing key: that of the group, or of the one event.
+func (b batch) key() string {
+	if alone := b.events[0].alone; alone != "" {
+		return alone
+	}
+	return MultiKey(b.group)
+}
+
 func (b batch) body() []byte {
+	if b.events[0].alone != "" {
+		return b.events[0].text
+	}
 	n := 2
 	for _, e := range b.events {
 		n += len(e.text) + 1
@@ -99,6 +111,10 @@ func batches(es []entry, limit int) []batch {
 	var list []batch
 	open := map[string]int{} // group to its unfilled batch
 	for _, e := range es {
+		if e.alone != "" {
+			list = append(list, batch{group: e.group, events: []entry{e}})
+			continue
+		}
 		i, ok := open[e.group]
 		if !ok || len(list[i].events) == limit {
 			i = len(list)
@@ -236,7 +252,7 @@ func (d *Dispatcher) broadcast(ctx context.Context, list []batch) []error {
 	}
 	msgs := make([]*broker.Message, len(list))
 	for i, b := range list {
-		msgs[i] = d.message(MultiKey(b.group), b.body())
+		msgs[i] = d.message(b.key(), b.body())
 	}
 	err = fan.Broadcast(ctx, d.cfg.Exchange, msgs...)
 	errs := broker.EachError(err, len(list))

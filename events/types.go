@@ -39,6 +39,9 @@ func Group(typ string) string {
 // RoutingKey is the key under which one event of a type is sent.
 func RoutingKey(typ string) string { return strings.ReplaceAll(typ, "-", ".") }
 
+// workerGroup is the group of what workers tell of themselves.
+const workerGroup = "worker"
+
 // MultiKey is the key under which a batch of a group is sent.
 func MultiKey(group string) string { return group + ".multi" }
 

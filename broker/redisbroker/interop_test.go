@@ -294,6 +294,9 @@ def twice(i):
 	if err := <-sent; err != nil {
 		t.Error(err)
 	}
+	if log := py.Log(); strings.Contains(log, "ERROR") || strings.Contains(log, "Traceback") {
+		t.Errorf("the Python worker is not content with its peer:\n%s", log)
+	}
 	inGo, inPython := len(ran), strings.Count(py.Log(), "succeeded in")
 	t.Logf("%d ran in Go, %d in Python", inGo, inPython)
 	if inGo+inPython != 2*n || inGo == 0 || inPython == 0 {

@@ -73,11 +73,11 @@ func (c *Conn) Publish(ctx context.Context, msgs ...*broker.Message) error {
 			errs[i] = err
 		}
 	}
-	return whole1(errs)
+	return collapse(errs)
 }
 
-// whole1 gives one error if all failed by it, which a caller may retry as one.
-func whole1(errs []error) error {
+// collapse gives one error if all failed by it, which a caller may retry as one.
+func collapse(errs []error) error {
 	err := batch(errs)
 	if err == nil {
 		return nil

@@ -58,7 +58,7 @@ func (cs *Consumer) FinishAll(ctx context.Context, finishes ...broker.Finish) er
 		}
 	}
 	cs.mu.Unlock()
-	return whole1(errs)
+	return collapse(errs)
 }
 
 // finish prepares a finish; what can be refused is refused here.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -106,7 +107,7 @@ func TestBadMessages(t *testing.T) {
 	for name, c := range badMessages(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for store, url := range map[string]string{"SQLite": file(t), "Memory": "memory://" + strings.ReplaceAll(t.Name(), "/", "-")} {
+			for store, url := range map[string]string{"SQLite": file(t), "Memory": "memory://" + filepath.Base(filepath.Dir(t.TempDir()))} {
 				t.Run(store, func(t *testing.T) {
 					x := newWorld(t, url, lovage.Config{TaskMaxMessageSize: 4 << 20})
 					x.meets(c)

@@ -36,7 +36,7 @@ func ParseURL(raw string, o Options) (opt rueidis.ClientOption, id string, err e
 			if errors.As(err, &ue) {
 				err = ue.Err
 			}
-			return opt, "", fmt.Errorf("Redis URL number %d: %w", i+1, err)
+			return opt, "", fmt.Errorf("redis URL number %d: %w", i+1, err)
 		}
 		if err := addURL(&opt, u, i == 0); err != nil {
 			return opt, "", err

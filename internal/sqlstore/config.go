@@ -74,7 +74,17 @@ func (c *Config) fill() error {
 		return err
 	}
 	c.Path = path
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("sqlite %s: it is a %s and no file: name a file, such as %s", path, kindOf(info.Mode()), filepath.Join(path, "lovage.db"))
+	}
 	return nil
+}
+
+func kindOf(m os.FileMode) string {
+	if m.IsDir() {
+		return "directory"
+	}
+	return "device or pipe"
 }
 
 // resolve gives the one absolute name of a file that may not exist yet.

@@ -54,7 +54,7 @@ func (e *sqlError) Error() string {
 	case codeReadOnly, codePerm:
 		mend = "the file or its directory is read-only for this user: make both writable, or choose another path"
 	case codeCantOpen:
-		mend = "it cannot be opened or created: check that its directory exists and is writable for this user"
+		mend = "it cannot be opened or created: its directory is gone or read-only for this user: make that writable, or choose another path"
 	case codeCorrupt:
 		mend = "the file is damaged: stop all its users, move it aside together with its -wal and -shm files, and start with a new one, or save what can be read with: sqlite3 FILE .recover"
 	case codeNotADB:
