@@ -18,6 +18,15 @@
 //	res, err := add.Delay(ctx, AddArgs{X: 2, Y: 2})
 //	sum, err := res.Get(ctx)
 //
+// A field is called like its Go name in snake case, unless its tag names it. The
+// tag's options: default=JSON (the last one, it takes the rest of the tag),
+// optional (absent is the zero value), kwonly, rest (Python's *args, a slice)
+// and extra (Python's **kwargs, a map). A default is for callers who leave the
+// argument out; in Go a field left out is its zero value and is sent as that.
+// Fields that are not exported, and those tagged "-", are no parameters. Any
+// other type is the one positional parameter; [Args] takes the call as it is,
+// and struct{} nothing.
+//
 // A class embeds [Task]. One instance serves all runs of its process, keeps what
 // it opens in [Lazy] fields, and has hooks: Init, BeforeStart, OnSuccess,
 // OnFailure, OnRetry, AfterReturn, Around, Close. See [Task] and [Register].

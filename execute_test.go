@@ -53,6 +53,8 @@ func TestOutcomes(t *testing.T) {
 			want: want{"FAILURE", "FAILURE", "Error", "", `["boom"]`, 0, 0}},
 		"RetryNoCauseAtTheEnd": {run: func(context.Context) (any, error) { return nil, lovage.Retry(nil) }, opts: []lovage.TaskOption{lovage.MaxRetries(0)},
 			want: want{"FAILURE", "FAILURE", "MaxRetriesExceededError", "celery.exceptions", `["Can't retry t.body[id] args:() kwargs:{}"]`, 0, 0}},
+		"RetryBadPriority": {run: func(context.Context) (any, error) { return nil, lovage.Retry(boom, lovage.Priority(256)) },
+			want: want{"REJECTED", "FAILURE", "Reject", "celery.exceptions", `["priority 256: want 0 to 255", false]`, 0, 1}},
 		"Ignore":        {run: func(context.Context) (any, error) { return nil, fmt.Errorf("no news: %w", lovage.ErrIgnore) }, want: want{state: "IGNORED", stored: "PENDING"}},
 		"Reject":        {run: func(context.Context) (any, error) { return nil, lovage.Reject(boom, false) }, want: want{"REJECTED", "FAILURE", "Reject", "celery.exceptions", `["boom", false]`, 0, 1}},
 		"RejectRequeue": {run: func(context.Context) (any, error) { return nil, lovage.Reject(boom, true) }, want: want{state: "REJECTED", stored: "PENDING", queued: 1}},

@@ -121,6 +121,9 @@ func (a *App) retryMessage(r *Request, out *Outcome) (*protocol.Message, error) 
 		}
 		h.Extra = merged
 	}
+	if err := checkPriority(o.priority); err != nil {
+		return nil, err
+	}
 	m := &protocol.Message{Headers: h, Body: r.body}
 	if out.Delay > 0 {
 		m.NotBefore = time.Now().Add(out.Delay)

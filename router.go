@@ -133,6 +133,14 @@ func (r *router) route(task string, o *options) {
 	}
 }
 
+// checkPriority reports a priority that no message can carry.
+func checkPriority(p *int) error {
+	if p != nil && (*p < 0 || *p > 255) {
+		return fmt.Errorf("priority %d: want 0 to 255", *p)
+	}
+	return nil
+}
+
 // address fills in where the message goes: where the options say, or to the
 // default queue.
 func (r *router) address(m *protocol.Message, o *options) error {
@@ -140,6 +148,9 @@ func (r *router) address(m *protocol.Message, o *options) error {
 	priority, mode := o.priority, o.deliveryMode
 	if priority == nil {
 		priority = r.conf.TaskDefaultPriority
+	}
+	if err := checkPriority(priority); err != nil {
+		return err
 	}
 	m.Properties.Priority = priority
 	m.Properties.DeliveryMode = or(mode, r.conf.TaskDefaultDeliveryMode)

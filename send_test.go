@@ -200,6 +200,15 @@ func TestSendLimits(t *testing.T) {
 	if _, err := w.app.Send(w.ctx(), "x", lovage.Args{}, lovage.Serializer("jsn")); err == nil || !strings.Contains(err.Error(), "jsn") {
 		t.Errorf("unknown serializer: %v", err)
 	}
+	for p, ok := range map[int]bool{0: true, 255: true, -1: false, 256: false} {
+		_, err := w.app.Send(w.ctx(), "x", lovage.Args{}, lovage.Priority(p))
+		if (err == nil) != ok {
+			t.Errorf("priority %d: %v", p, err)
+		}
+		if err != nil {
+			contains(t, err.Error(), "want 0 to 255")
+		}
+	}
 	if _, err := w.app.Send(w.ctx(), "x", lovage.Args{Positional: []any{func() {}}}); err == nil || !strings.Contains(err.Error(), "positional arguments") {
 		t.Errorf("what JSON cannot carry: %v", err)
 	}
