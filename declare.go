@@ -32,17 +32,22 @@ type Definition struct {
 // runFunc binds the arguments and calls the body.
 type runFunc func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error)
 
-// Func declares a function as a task: Celery's @app.task.
-// It panics if the name is taken, an option or the argument type is wrong.
-func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out, error), opts ...TaskOption) *Handle[In, Out] {
-	d := &Definition{name: name, where: funcWhere(reflect.ValueOf(fn))}
-	d.run = func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error) {
+// body is the runFunc of a task whose typed body is f.
+func body[In, Out any](d *Definition, f func(context.Context, In) (Out, error)) runFunc {
+	return func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error) {
 		var in In
 		if err := d.plan.Bind(task, args, kwargs, &in); err != nil {
 			return nil, d.unbound(err)
 		}
-		return fn(ctx, in)
+		return f(ctx, in)
 	}
+}
+
+// Func declares a function as a task: Celery's @app.task.
+// It panics if the name is taken, an option or the argument type is wrong.
+func Func[In, Out any](app *App, name string, fn func(context.Context, In) (Out, error), opts ...TaskOption) *Handle[In, Out] {
+	d := &Definition{name: name, where: funcWhere(reflect.ValueOf(fn))}
+	d.run = body(d, fn)
 	return declare[In, Out](app, d, opts)
 }
 
@@ -57,13 +62,7 @@ func Proc[In any](app *App, name string, fn func(context.Context, In) error, opt
 // bind=True with base=. self is used as it is, shared by all runs.
 func Bound[T Base, In, Out any](app *App, name string, self T, fn func(context.Context, T, In) (Out, error), opts ...TaskOption) *Class[T, In, Out] {
 	d := &Definition{name: name, instance: self, where: funcWhere(reflect.ValueOf(fn))}
-	d.run = func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error) {
-		var in In
-		if err := d.plan.Bind(task, args, kwargs, &in); err != nil {
-			return nil, d.unbound(err)
-		}
-		return fn(ctx, self, in)
-	}
+	d.run = body(d, func(ctx context.Context, in In) (Out, error) { return fn(ctx, self, in) })
 	return &Class[T, In, Out]{Handle: declare[In, Out](app, d, opts), Self: self}
 }
 
@@ -82,27 +81,15 @@ type ProcRunner[In any] interface {
 // Register declares a task class. The pointer is the one instance of this
 // process; registering it twice panics.
 func Register[T Runner[In, Out], In, Out any](app *App, name string, self T, opts ...TaskOption) *Class[T, In, Out] {
-	d := &Definition{name: name, instance: self, where: reflect.TypeOf(self).String()}
-	d.run = func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error) {
-		var in In
-		if err := d.plan.Bind(task, args, kwargs, &in); err != nil {
-			return nil, d.unbound(err)
-		}
-		return self.Run(ctx, in)
-	}
+	d := &Definition{name: name, instance: self, where: methodWhere(reflect.TypeOf(self))}
+	d.run = body(d, self.Run)
 	return &Class[T, In, Out]{Handle: declare[In, Out](app, d, opts), Self: self}
 }
 
 // RegisterProc is Register for a class whose Run returns only an error.
 func RegisterProc[T ProcRunner[In], In any](app *App, name string, self T, opts ...TaskOption) *Class[T, In, None] {
-	d := &Definition{name: name, instance: self, where: reflect.TypeOf(self).String()}
-	d.run = func(ctx context.Context, task string, args, kwargs json.RawMessage) (any, error) {
-		var in In
-		if err := d.plan.Bind(task, args, kwargs, &in); err != nil {
-			return nil, d.unbound(err)
-		}
-		return None{}, self.Run(ctx, in)
-	}
+	d := &Definition{name: name, instance: self, where: methodWhere(reflect.TypeOf(self))}
+	d.run = body(d, func(ctx context.Context, in In) (None, error) { return None{}, self.Run(ctx, in) })
 	return &Class[T, In, None]{Handle: declare[In, None](app, d, opts), Self: self}
 }
 

@@ -183,7 +183,7 @@ func (d *Definition) classify(ctx context.Context, r *Request, value any, err er
 			return Outcome{State: Revoked, Info: revokedInfo("terminated")}
 		case errors.Is(cause, ErrShutdown) && d.set.AcksLate:
 			return Outcome{Info: newErrorInfo(cause, d.where)}
-		case errors.Is(cause, ErrSoftTimeLimit):
+		case errors.Is(cause, ErrSoftTimeLimit) && !errors.Is(err, ErrSoftTimeLimit):
 			err = fmt.Errorf("%w: %w", ErrSoftTimeLimit, err)
 		}
 	}

@@ -265,12 +265,12 @@ type (
 	wrongInit     struct{ lovage.Task }
 	wrongInitBase struct{ wrongInit }
 	wrongSuccess  struct{ lovage.Task }
-	left          struct{}
-	right         struct{}
+	Left          struct{}
+	Right         struct{}
 	ambiguous     struct {
 		lovage.Task
-		left
-		right
+		Left
+		Right
 	}
 	library struct{ closed *bool }
 	usesLib struct {
@@ -289,8 +289,8 @@ func (*wrongInitBase) Init(context.Context) error                           { re
 func (*wrongInitBase) Run(context.Context, struct{}) (int, error)           { return 0, nil }
 func (*wrongSuccess) OnSuccess(context.Context, *lovage.Request, int)       {}
 func (*wrongSuccess) Run(context.Context, struct{}) (int, error)            { return 0, nil }
-func (*left) OnFailure(context.Context, *lovage.Request, *lovage.ErrorInfo) {}
-func (*right) OnFailure(context.Context, *lovage.Request, *lovage.ErrorInfo) error {
+func (*Left) OnFailure(context.Context, *lovage.Request, *lovage.ErrorInfo) {}
+func (*Right) OnFailure(context.Context, *lovage.Request, *lovage.ErrorInfo) error {
 	return nil
 }
 func (*ambiguous) Run(context.Context, struct{}) (int, error) { return 0, nil }
@@ -313,7 +313,7 @@ func TestHookMistakesPanicAtRegistration(t *testing.T) {
 	})
 	t.Run("TwoOffersAtOneDepth", func(t *testing.T) {
 		contains(t, panics(t, func() { lovage.Register(app, "t.amb", &ambiguous{}) }),
-			`task "t.amb"`, "hook OnFailure", "lovage_test.left and lovage_test.right", "declare OnFailure on lovage_test.ambiguous")
+			`task "t.amb"`, "hook OnFailure", "lovage_test.Left and lovage_test.Right", "declare OnFailure on lovage_test.ambiguous")
 	})
 	t.Run("ALibrarysCloseIsNoHook", func(t *testing.T) {
 		w := newWorld(t, lovage.Config{})

@@ -37,7 +37,6 @@ type claim struct {
 	consumer *Consumer
 	worker   int64
 	row      sqlstore.Delivery
-	taskID   string
 
 	losses  int  // guarded by Consumer.mu
 	counted bool // likewise

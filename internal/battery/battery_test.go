@@ -332,12 +332,10 @@ func verify(t *testing.T, p plan, path string, judge *parts, conn broker.Conn, r
 				want = lovage.Failure
 			}
 			if givenUp[id] && f != poisoned {
-				// A loss is counted when an orphan starts again, so the first worker
-				// that died may only have held the message; the other two ran it.
+				// How often it was started says nothing: a loss is counted just
+				// before an orphan starts again, and the process may die between the
+				// two, of a kill or of what it started beside it.
 				r.GivenUp++
-				if starts[id+" 0"] < 2 && starts[id+" 1"] < 2 {
-					bad("task %s was given up after %d starts, want 2 or 3", id, starts[id+" 0"])
-				}
 				if recs[i].State != lovage.Failure {
 					bad("task %s was given up and its state is %q, want FAILURE", id, recs[i].State)
 				}
@@ -372,7 +370,7 @@ func verify(t *testing.T, p plan, path string, judge *parts, conn broker.Conn, r
 	if most := (r.Kills + r.Stops + 3*r.Poisoned) * p.concurrency * 2; extra > most {
 		bad("%d runs were repeated, more than %d slots were lost", extra, most)
 	}
-	if most := 2 + r.Kills/20; r.GivenUp > most {
-		bad("%d innocent tasks were given up, more than %d are no accident", r.GivenUp, most)
+	if deaths := r.Kills + 3*r.Poisoned; r.GivenUp > 2+deaths/6 {
+		bad("%d innocent tasks were given up in %d deaths, more than %d are no accident", r.GivenUp, deaths, 2+deaths/6)
 	}
 }

@@ -77,8 +77,6 @@ type work struct {
 	Poison bool
 }
 
-type after struct{ Parent string }
-
 type parts struct {
 	app   *lovage.App
 	work  *lovage.Handle[work, string]

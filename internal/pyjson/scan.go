@@ -266,7 +266,6 @@ func (s *Scanner) number() error {
 	if d[i] == '-' {
 		i++
 		if i < len(d) && d[i] == 'I' {
-			i++
 			s.Pos++
 			s.Items--
 			return s.word("Infinity")
