@@ -16,6 +16,11 @@ const (
 
 	// awaitBatch bounds the ids of one Fetch of AwaitMany.
 	awaitBatch = 500
+	// firstBatch is how many are looked at first after a ring, the next ones by
+	// twice as many.
+	firstBatch = 32
+	// longestRest bounds the pause after a look at more than a batch.
+	longestRest = 50 * time.Millisecond
 )
 
 // Await waits until done accepts the record of an id and returns that record.
@@ -38,9 +43,14 @@ func Await(ctx context.Context, b Backend, id string, done func(Record) bool) (R
 }
 
 // AwaitMany waits for several records. f sees each record that is there, again
-// after every look until it reports that the record is done; so records are
-// done in the order in which they are found complete. An id given twice is one
-// record. An error of f ends the wait; otherwise it ends as that of [Await].
+// after looks until it reports that the record is done; so records are done in
+// the order in which they are found complete. An id given twice is one record.
+// An error of f ends the wait; otherwise it ends as that of [Await].
+//
+// A ring does not say whose it is. Of more than 500 records the first ones are
+// looked at then, as far as there is something done among them, since tasks
+// mostly end in the order of their calls, and all of them every 250 ms; so the
+// cost does not grow with the square of their number.
 func AwaitMany(ctx context.Context, b Backend, ids []string, f func(Record) (done bool, err error)) error {
 	open := distinct(ids)
 	w := newAwaiter(b)
@@ -50,7 +60,7 @@ func AwaitMany(ctx context.Context, b Backend, ids []string, f func(Record) (don
 		err := w.watch(ctx, open) // first watch, then look: no write falls between
 		if err == nil {
 			var stop error
-			if open, stop, err = look(ctx, b, open, f); stop != nil {
+			if open, stop, err = w.look(ctx, open, f); stop != nil {
 				return stop
 			}
 		}
@@ -72,15 +82,25 @@ func AwaitMany(ctx context.Context, b Backend, ids []string, f func(Record) (don
 	}
 }
 
-// look fetches the open records and returns those that are still open.
-func look(ctx context.Context, b Backend, open []string, f func(Record) (bool, error)) (left []string, stop, err error) {
-	for len(open) > 0 {
-		ids := open[:min(len(open), awaitBatch)]
-		recs, err := b.Fetch(ctx, ids...)
+// look fetches open records, in their order, and returns those that are still
+// open. Unless all are due it ends with a batch in which nothing was done.
+func (w *awaiter) look(ctx context.Context, open []string, f func(Record) (bool, error)) (left []string, stop, err error) {
+	began := time.Now()
+	many := len(open) > awaitBatch
+	all := !many || w.watcher == nil || w.whole.IsZero() || began.Sub(w.whole) >= firstSafePoll
+	w.rest = 0
+	size := awaitBatch
+	if !all {
+		size = firstBatch
+	}
+	for ; len(open) > 0; size = min(2*size, awaitBatch) {
+		ids := open[:min(len(open), size)]
+		recs, err := w.b.Fetch(ctx, ids...)
 		if err != nil {
 			return append(left, open...), nil, err
 		}
 		open = open[len(ids):]
+		before := len(left)
 		for _, r := range recs {
 			done := false
 			if r.Meta != nil {
@@ -92,20 +112,34 @@ func look(ctx context.Context, b Backend, open []string, f func(Record) (bool, e
 				left = append(left, r.TaskID)
 			}
 		}
+		if !all && len(left)-before == len(ids) {
+			break
+		}
 	}
-	return left, nil, nil
+	if many {
+		w.rest = min(3*time.Since(began), longestRest)
+	}
+	if w.partial = len(open) > 0; !w.partial {
+		w.whole = began
+	}
+	return append(left, open...), nil, nil
 }
 
 // awaiter waits for the next time to look.
 type awaiter struct {
+	b           Backend
 	watcher     Watcher // nil: poll
 	watching    Watch
 	first, last time.Duration
 	pause       time.Duration // the next wait, grown by half each time
+
+	whole   time.Time     // when all records were last looked at
+	partial bool          // some were not looked at since
+	rest    time.Duration // rings are not heeded so long
 }
 
 func newAwaiter(b Backend) *awaiter {
-	w := &awaiter{first: firstPoll, last: lastPoll}
+	w := &awaiter{b: b, first: firstPoll, last: lastPoll}
 	if wb, ok := b.(Watcher); ok {
 		w.watcher, w.first, w.last = wb, firstSafePoll, lastSafePoll
 	}
@@ -134,8 +168,21 @@ func (w *awaiter) wait(ctx context.Context) error {
 	if w.watching != nil {
 		ring = w.watching.Ring()
 	}
-	t := time.NewTimer(w.pause)
+	pause, whole := w.pause, time.Until(w.whole.Add(firstSafePoll))
+	if w.partial {
+		pause = min(pause, whole)
+	}
+	t := time.NewTimer(max(pause, w.rest))
 	defer t.Stop()
+	if w.rest > 0 {
+		rest := time.NewTimer(w.rest)
+		defer rest.Stop()
+		select {
+		case <-rest.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	select {
 	case <-ring:
 	case <-t.C:

@@ -139,3 +139,71 @@ func TestAwaitManyEndsWhenTheStoreIsClosed(t *testing.T) {
 		}
 	})
 }
+
+// counted is a watched store that counts the ids that are fetched.
+type counted struct {
+	backend.Backend
+	backend.Watcher
+	fetched int
+}
+
+func (c *counted) Fetch(ctx context.Context, ids ...string) ([]backend.Record, error) {
+	c.fetched += len(ids)
+	return c.Backend.Fetch(ctx, ids...)
+}
+
+func TestAwaitManyDoesNotLookAtAllForEachRing(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		order func(i, n int) int // which ends as the i-th
+		late  time.Duration
+	}{
+		{"InOrder", func(i, _ int) int { return i }, 0},
+		{"InReverse", func(i, n int) int { return n - 1 - i }, 250 * time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				m := memory.New().Backend()
+				b := &counted{Backend: m, Watcher: m}
+				const n = 10_000
+				ids := make([]string, n)
+				for i := range ids {
+					ids[i] = fmt.Sprint(i)
+				}
+				start := time.Now()
+				ended := make(map[string]time.Duration, n)
+				for i := 0; i < n; i += 10 { // 10 every millisecond
+					at := time.Duration(i/10+1) * time.Millisecond
+					recs := make([]*backend.Record, 10)
+					for k := range recs {
+						id := ids[c.order(i+k, n)]
+						ended[id] = at
+						recs[k] = &backend.Record{TaskID: id, State: protocol.Success, Meta: []byte("1")}
+					}
+					time.AfterFunc(at, func() {
+						if err := m.Store(t.Context(), recs...); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				worst := time.Duration(0)
+				err := backend.AwaitMany(t.Context(), b, ids, func(r backend.Record) (bool, error) {
+					worst = max(worst, time.Since(start)-ended[r.TaskID])
+					return true, nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if worst > c.late {
+					t.Errorf("a result was seen %v after its write, want at most %v", worst, c.late)
+				}
+				t.Logf("fetched %.1f times each, the latest seen %v after its write", float64(b.fetched)/n, worst)
+				if most := 50 * n; b.fetched > most {
+					t.Errorf("fetched %d ids for %d results, want at most %d", b.fetched, n, most)
+				}
+			})
+		})
+	}
+}

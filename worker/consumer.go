@@ -21,7 +21,7 @@ func (w *Worker) consume(ctx context.Context) error {
 	tries, wait := 0, firstBackoff
 	for {
 		l, err := w.connect(ctx)
-		if err == nil {
+		if err == nil && ctx.Err() == nil {
 			w.current(l)
 			err = w.serve(ctx, l, func() {
 				if !lost.IsZero() {

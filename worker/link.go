@@ -37,7 +37,7 @@ type link struct {
 	shut    sync.Once
 }
 
-// connect builds a link from what was declared.
+// connect builds a link from what was declared; a shutdown closes it.
 func (w *Worker) connect(ctx context.Context) (*link, error) {
 	limit := w.conf.BrokerConnectionTimeout
 	if limit > 0 {
@@ -69,8 +69,15 @@ func (w *Worker) connect(ctx context.Context) (*link, error) {
 		w.group.Go(func() { w.forever(l, "renewer", l.renew) })
 	}
 	w.mu.Lock()
-	w.links[l] = struct{}{}
+	late := w.closing
+	if !late {
+		w.links[l] = struct{}{}
+	}
 	w.mu.Unlock()
+	if late { // the shutdown did not see it
+		l.close(errColdShutdown)
+		return nil, errColdShutdown
+	}
 	return l, nil
 }
 

@@ -134,6 +134,7 @@ func (w *Worker) closeLinks() {
 		w.offline()
 	}
 	w.mu.Lock()
+	w.closing = true
 	links := make([]*link, 0, len(w.links))
 	for l := range w.links {
 		links = append(links, l)

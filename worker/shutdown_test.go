@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/events"
 	"github.com/lovage-go/lovage/worker"
 )
 
@@ -157,6 +159,63 @@ func TestShutdown(t *testing.T) {
 			}
 		})
 	})
+	t.Run("AConnectionThatComesTooLateIsClosed", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			open := make(chan struct{})
+			x := build(t, setup{conn: func(c broker.Conn) broker.Conn { return slowConn{c, open} }})
+			x.start()
+			x.cancel()
+			pause(time.Minute)
+			close(open)
+			select {
+			case err := <-x.ended:
+				if err != nil {
+					t.Errorf("Run: got %v, want nil", err)
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("the worker does not end\n%s", x.log)
+			}
+			x.wantLog(0, "ready.")
+			x.invariants()
+		})
+	})
+	t.Run("TheLastEventIsHeard", func(t *testing.T) {
+		t.Parallel()
+		for _, life := range []time.Duration{0, time.Millisecond, 499 * time.Millisecond, 501 * time.Millisecond, time.Minute} {
+			t.Run(life.String(), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					x := build(t, setup{})
+					heard, err := events.Listen(t.Context(), x.store.Broker(), events.ListenConfig{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					x.start()
+					pause(life)
+					x.stop()
+					last, count := "", 0
+					for last != events.WorkerOffline {
+						ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+						e, err := heard.Next(ctx)
+						cancel()
+						if err != nil {
+							t.Fatalf("after %d events, the last %q: %v\n%s", count, last, err, x.log)
+						}
+						if count++; count == 1 && e.Type != events.WorkerOnline {
+							t.Errorf("the first event is %q, want %q", e.Type, events.WorkerOnline)
+						}
+						last = e.Type
+					}
+					x.wantLog(0, "Events are being lost")
+					if err := heard.Close(); err != nil {
+						t.Error(err)
+					}
+					x.invariants()
+				})
+			})
+		}
+	})
 	t.Run("InitErrorStopsTheStart", func(t *testing.T) {
 		t.Parallel()
 		fails(t, setup{tasks: func(app *lovage.App) { lovage.Register(app, "t.broken", &broken{}) }}, `task "t.broken": Init`)
@@ -179,3 +238,15 @@ type broken struct{ lovage.Task }
 
 func (*broken) Init(context.Context) error                        { return errBoom }
 func (*broken) Run(ctx context.Context, in Order) (string, error) { return obey(ctx, in) }
+
+// slowConn has consumers that are there long before anybody is told.
+type slowConn struct {
+	broker.Conn
+	open <-chan struct{}
+}
+
+func (c slowConn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Consumer, error) {
+	cs, err := c.Conn.Consume(ctx, cfg)
+	<-c.open
+	return cs, err
+}

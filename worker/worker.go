@@ -68,6 +68,7 @@ type Worker struct {
 	links    map[*link]struct{}
 	link     *link
 	stopping bool
+	closing  bool // links are closed, and no new one is taken
 }
 
 // New returns a worker for the tasks of app. It does no I/O and starts nothing.

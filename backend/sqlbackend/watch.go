@@ -88,58 +88,72 @@ func (ws *watchers) run(ctx context.Context, ear *sqlstore.Ear, seen int64, befo
 		if ear.Wait(ctx, sqlstore.SafetyPoll, nil) != nil {
 			return
 		}
-		if next, err := ws.look(ctx, seen); err == nil {
-			seen = next
-		}
 		// An error stays silent: it meets whoever then fetches, and the next look comes.
+		seen, _ = ws.look(ctx, seen)
 	}
 }
 
 // look rings for the results written after seen. With few watches it asks for
-// their ids; with many, or few news, it reads the news.
+// their ids; with many, or few news, it reads the news. It rings with no reader
+// in hand: Watch holds mu while it waits for one.
 func (ws *watchers) look(ctx context.Context, seen int64) (next int64, err error) {
+	last, err := ws.seq(ctx)
+	if err != nil || last == seen {
+		return seen, err
+	}
+	// The ids are taken after last was read: who watches from now on finds by a
+	// look of his own what was written up to there.
+	if ids, all := ws.some(); all && last-seen > int64(4*len(ids)) {
+		var changed []string
+		err := ws.db.View(ctx, func(tx *sqlstore.Tx) error {
+			changed = changed[:0]
+			for _, id := range ids {
+				yes, err := tx.ResultChanged(id, seen)
+				if err != nil {
+					return err
+				}
+				if yes {
+					changed = append(changed, id)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return seen, err
+		}
+		ws.ringFor(changed...)
+		return last, nil
+	}
+	const most = 1000
+	for next = seen; ; {
+		var news []string
+		upTo := next
+		err := ws.db.View(ctx, func(tx *sqlstore.Tx) (err error) {
+			news, upTo, err = tx.ResultsSince(next, most)
+			return err
+		})
+		if err != nil {
+			return next, err
+		}
+		ws.ringFor(news...)
+		if next = upTo; len(news) < most {
+			return max(next, last), nil
+		}
+	}
+}
+
+// some are ids that are watched, up to lookup; all: there are no others.
+func (ws *watchers) some() (ids []string, all bool) {
 	ws.mu.Lock()
-	ids := make([]string, 0, min(len(ws.byID), lookup))
+	defer ws.mu.Unlock()
+	ids = make([]string, 0, min(len(ws.byID), lookup))
 	for id := range ws.byID {
 		if len(ids) == cap(ids) {
 			break
 		}
 		ids = append(ids, id)
 	}
-	few := len(ids) == len(ws.byID)
-	ws.mu.Unlock()
-	next = seen
-	err = ws.db.View(ctx, func(tx *sqlstore.Tx) error {
-		last, err := tx.Seq()
-		if err != nil || last == seen {
-			return err
-		}
-		if few && last-seen > int64(4*len(ids)) {
-			for _, id := range ids {
-				changed, err := tx.ResultChanged(id, seen)
-				if err != nil {
-					return err
-				}
-				if changed {
-					ws.ringFor(id)
-				}
-			}
-			next = last
-			return nil
-		}
-		for {
-			news, upTo, err := tx.ResultsSince(next, 1000)
-			if err != nil {
-				return err
-			}
-			ws.ringFor(news...)
-			if next = upTo; len(news) < 1000 {
-				next = max(next, last)
-				return nil
-			}
-		}
-	})
-	return next, err
+	return ids, len(ids) == len(ws.byID)
 }
 
 // lookup is how many ids are worth a question each.

@@ -225,7 +225,8 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 
 // CountLoss counts the worker that died on an orphaned message, once for each
 // delivery, and takes the mark of an orphan from it. Counts are kept by task id
-// for 24 h.
+// for 24 h. It does not wait for the disk: the run starts after it, and a death
+// in between would count for a run that never was. Power loss may undo a count.
 func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, error) {
 	cl, _ := d.Claim.(*claim)
 	cs.mu.Lock()
@@ -239,7 +240,7 @@ func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, err
 		return 0, fault(lost(d))
 	}
 	n := int64(0)
-	err := cs.conn.db.Update(ctx, func(tx *sqlstore.Tx) (err error) {
+	err := cs.conn.db.UpdateLazily(ctx, func(tx *sqlstore.Tx) (err error) {
 		n, err = tx.CountLoss(taskIDOf(&cl.row), lossKeep, cl.worker, &cl.row)
 		return err
 	})

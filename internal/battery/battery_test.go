@@ -2,6 +2,7 @@ package battery_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -25,6 +26,7 @@ import (
 var (
 	full = flag.Bool("battery", false, "run the full battery: minutes, several seeds")
 	seed = flag.Uint64("seed", 1, "seed of the first round")
+	keep = flag.String("keeplog", "", "append what the processes log to this file")
 )
 
 const roleKey = "BATTERY_ROLE"
@@ -108,7 +110,7 @@ func start(t *testing.T, dir, role string) *proc {
 	}
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), roleKey+"="+role)
-	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(logOf(dir), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,8 +154,10 @@ func (p *proc) running() bool {
 	}
 }
 
+func logOf(dir string) string { return cmp.Or(*keep, filepath.Join(dir, "log")) }
+
 func tail(dir string) string {
-	data, _ := os.ReadFile(filepath.Join(dir, "log"))
+	data, _ := os.ReadFile(logOf(dir))
 	return string(data[max(0, len(data)-4000):])
 }
 

@@ -77,10 +77,15 @@ type work struct {
 	Poison bool
 }
 
+// flaky is the argument of battery.flaky, which fails as often and is tried
+// again after as many milliseconds.
+type flaky struct{ Failures, Millis int }
+
 type parts struct {
 	app   *lovage.App
 	work  *lovage.Handle[work, string]
 	after *lovage.Handle[string, string]
+	flaky *lovage.Handle[flaky, int]
 }
 
 func newParts(url string, l *ledger, log *slog.Logger) *parts {
@@ -111,6 +116,12 @@ func newParts(url string, l *ledger, log *slog.Logger) *parts {
 	p.after = lovage.Func(app, "battery.after", func(ctx context.Context, parent string) (string, error) {
 		l.write("after", parent, lovage.RequestFrom(ctx).ID, os.Getpid())
 		return parent, nil
+	})
+	p.flaky = lovage.Func(app, "battery.flaky", func(ctx context.Context, in flaky) (int, error) {
+		if n := lovage.RequestFrom(ctx).Retries; n < in.Failures {
+			return 0, lovage.Retry(errors.New("once more"), lovage.Countdown(time.Duration(in.Millis)*time.Millisecond))
+		}
+		return in.Failures, nil
 	})
 	return p
 }
