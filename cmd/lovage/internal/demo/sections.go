@@ -40,7 +40,7 @@ func (d *demo) count(ctx context.Context) error {
 	d.counted, r.KilledAt, r.TakenOver = j.counted, j.killDone, len(j.late)
 	if len(j.late) > 0 {
 		r.FirstTakeover, r.LastTakeover = slices.Min(j.late), slices.Max(j.late)
-		s.line("taken over", "%s messages that the dead worker held; results %s to %s after the kill",
+		s.line("taken over", "messages that the dead worker held: %s; results %s to %s after the kill",
 			number(r.TakenOver), span(r.FirstTakeover), span(r.LastTakeover))
 	} else {
 		s.line("taken over", "nothing: the dead worker held no message")
