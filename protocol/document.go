@@ -14,10 +14,10 @@ import (
 // Limits on what the package parses. Text over them is an error, so that a
 // hostile message costs no more than its own length.
 const (
-	MaxHeaderBytes = 1 << 20  // the headers of one message: 1 MiB
-	MaxBodyBytes   = 1 << 30  // a decompressed body or a stored result: 1 GiB; task_max_message_size comes first
-	MaxDepth       = 64       // arrays and objects inside one another
-	MaxItems       = 1 << 20  // values in one text
+	MaxHeaderBytes = 1 << 20 // the headers of one message: 1 MiB
+	MaxBodyBytes   = 1 << 30 // a decompressed body or a stored result: 1 GiB; task_max_message_size comes first
+	MaxDepth       = 64      // arrays and objects inside one another
+	MaxItems       = 1 << 20 // values in one text
 )
 
 // A document is a [pyjson.Scanner] over one text, with the package's limits,
