@@ -26,6 +26,7 @@ type mark struct {
 	Seconds float64 // since the mark before
 	CPU     float64 // seconds of user and system time since the mark before
 	RSS     float64 // MiB
+	At      int64   // ns, the machine's clock
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -98,7 +99,7 @@ type marker struct {
 
 func (m *marker) print(what string) {
 	now, cpu := time.Now(), cpuSeconds()
-	line, _ := json.Marshal(mark{What: what, Seconds: now.Sub(m.at).Seconds(), CPU: cpu - m.cpu, RSS: rssMiB()})
+	line, _ := json.Marshal(mark{What: what, Seconds: now.Sub(m.at).Seconds(), CPU: cpu - m.cpu, RSS: rssMiB(), At: now.UnixNano()})
 	fmt.Println(string(line))
 	m.at, m.cpu = now, cpu
 }
