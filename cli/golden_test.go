@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"flag"
 	"fmt"
 	"os"
@@ -33,7 +34,8 @@ type shell struct {
 }
 
 func newShell(t *testing.T) *shell {
-	return &shell{t: t, url: "memory://" + strings.NewReplacer("/", "-", "#", "-").Replace(t.Name())}
+	// A store is kept by its name for as long as the process: -count asks for another.
+	return &shell{t: t, url: "memory://" + strings.NewReplacer("/", "-", "#", "-").Replace(t.Name()) + "-" + rand.Text()}
 }
 
 type addArgs struct{ X, Y int }

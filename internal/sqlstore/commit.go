@@ -229,12 +229,21 @@ func (c *core) sync() {
 	}
 }
 
+// slowSync is a time for a sync that somebody should hear of.
+const slowSync = 2 * time.Second
+
 func (c *core) syncLog() error {
 	c.logMu.Lock()
 	defer c.logMu.Unlock()
 	if c.log == nil {
 		return c.errMoved()
 	}
+	began := time.Now()
+	defer func() {
+		if took := time.Since(began); took > slowSync {
+			c.cfg.Logger.Warn("the disk is slow: what was committed waited long to be safe from power loss", "took", took.Round(time.Millisecond), "store", c.cfg.Path)
+		}
+	}()
 	if err := c.log.Sync(); err != nil {
 		return fmt.Errorf("sqlite %s: bring its log to the disk: %w: check the disk and the system log: %w", c.cfg.Path, err, ErrUnavailable)
 	}
