@@ -60,7 +60,8 @@ type plan struct {
 	workers     int
 	concurrency int
 	killEvery   time.Duration
-	stops       bool // also SIGSTOP past the lease
+	killFor     time.Duration // so long; a producer that is killed begins anew
+	stops       bool          // also SIGSTOP past the lease
 	poison      bool
 	lease       time.Duration
 }
@@ -78,11 +79,11 @@ type report struct {
 }
 
 func TestCrash(t *testing.T) {
-	p := plan{seed: *seed, tasks: 3000, producers: 2, workers: 3, concurrency: 4, killEvery: 300 * time.Millisecond, poison: true, lease: 5 * time.Second}
+	p := plan{seed: *seed, tasks: 3000, producers: 2, workers: 3, concurrency: 4, killEvery: 300 * time.Millisecond, killFor: 20 * time.Second, poison: true, lease: 5 * time.Second}
 	rounds := 1
 	if *full {
 		p.tasks, p.producers, p.workers, p.concurrency = 20_000, 3, 4, 8
-		p.killEvery, p.stops = time.Second, true
+		p.killEvery, p.killFor, p.stops = time.Second, 2*time.Minute, true
 		rounds = 5
 	}
 	for i := range rounds {
@@ -209,7 +210,7 @@ func runRound(t *testing.T, p plan) report {
 	for {
 		select {
 		case <-tick.C:
-			if !killing {
+			if !killing || time.Since(began) > p.killFor {
 				continue
 			}
 			if p.stops && rng.IntN(6) == 0 {
@@ -245,6 +246,9 @@ func runRound(t *testing.T, p plan) report {
 			}
 		}
 		if busy {
+			if time.Now().After(deadline) {
+				t.Fatalf("the producers are not done after %v\n%s", time.Since(began), tail(dir))
+			}
 			continue
 		}
 		killing = false
