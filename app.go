@@ -12,6 +12,7 @@ import (
 
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/control"
 	"github.com/lovage-go/lovage/events"
 	"github.com/lovage-go/lovage/internal/proc"
 	"github.com/lovage-go/lovage/serializer"
@@ -55,6 +56,8 @@ type App struct {
 	back        Lazy[backend.Backend]
 	events      Lazy[*events.Dispatcher]
 	clock       events.Clock
+	controlOnce sync.Once
+	control     *control.Client
 	declared    sync.Map // queue name -> struct{}: declared on conn
 
 	origin string

@@ -166,6 +166,9 @@ type Config struct {
 	EventExchange string
 	// EventSerializer encodes events. Default json.
 	EventSerializer string
+	// ControlExchange is the base name of the exchanges of remote control.
+	// Default celery.
+	ControlExchange string
 
 	// WorkerConcurrency is the number of runs at once. Default: the CPUs.
 	WorkerConcurrency int
@@ -180,6 +183,9 @@ type Config struct {
 	WorkerDisableRateLimits *bool
 	// WorkerSendTaskEvents sends events about each run. Default false.
 	WorkerSendTaskEvents *bool
+	// WorkerEnableRemoteControl lets a worker obey remote control, which is
+	// open to everyone who can publish to the broker. Default true.
+	WorkerEnableRemoteControl *bool
 	// WorkerSoftShutdownTimeout is the time that runs get between a second signal
 	// and the cold shutdown. Default 0: none.
 	WorkerSoftShutdownTimeout time.Duration

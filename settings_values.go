@@ -290,12 +290,14 @@ type resolved struct {
 	Location        *time.Location // of Timezone
 	EventExchange   string
 	EventSerializer string
+	ControlExchange string
 
 	WorkerConcurrency         int // never 0
 	WorkerPrefetchMultiplier  int
 	WorkerPool                string
 	WorkerDisableRateLimits   bool
 	WorkerSendTaskEvents      bool
+	WorkerEnableRemoteControl bool
 	WorkerSoftShutdownTimeout time.Duration
 	WorkerHijackRootLogger    bool
 	WorkerLogFormat           string

@@ -25,6 +25,19 @@ type Listener interface {
 	Close() error
 }
 
+// ReplyQueuer keeps the short-lived queues in which replies to remote control
+// wait. Replies by a driver without it go by its Fanouter, whose listeners then
+// are the queues.
+type ReplyQueuer interface {
+	// Reply puts a message into the reply queue that is bound to its Exchange by
+	// its RoutingKey. That there is none any more is no error. What nobody
+	// fetches is gone after keep.
+	Reply(ctx context.Context, keep time.Duration, m *Message) error
+	// Replies makes the queue of a routing key and receives from it; the
+	// listener's Close deletes it.
+	Replies(ctx context.Context, exchange, routingKey string) (Listener, error)
+}
+
 // Purger deletes what waits in a queue (ready and delayed, not claimed).
 type Purger interface {
 	Purge(ctx context.Context, queue string) (int, error)

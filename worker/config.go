@@ -6,6 +6,7 @@ import (
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/control"
 	"github.com/lovage-go/lovage/internal/proc"
 )
 
@@ -55,6 +56,8 @@ type Config struct {
 	// Lease is how long a claim outlives the last sign of life of this worker.
 	// Default: the driver's.
 	Lease time.Duration
+	// Commands are remote control commands of the program's own, beside Celery's.
+	Commands []control.Command
 	// Ready is called once, when the worker consumes; claims wait for its return.
 	Ready func(Info)
 }

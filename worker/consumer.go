@@ -76,6 +76,9 @@ func (w *Worker) serve(ctx context.Context, l *link, healthy func()) error {
 	defer cancel(nil)
 	ended := make(chan error, 1)
 	w.group.Go(func() { ended <- guard(func() error { return l.claim(ctx) }) })
+	if w.commands != nil {
+		w.group.Go(func() { w.obey(ctx, l) })
+	}
 	watch := time.NewTicker(w.cfg.StallTimeout / 4)
 	defer watch.Stop()
 	answered := l.answered

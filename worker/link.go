@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/control"
 )
 
 // link is one connection with its consumer: claims belong to it, runs do not. A
@@ -23,6 +24,8 @@ type link struct {
 	renewer  broker.LeaseRenewer   // nil: no leases
 	losses   broker.LossCounter    // nil: ask the result store
 	commit   *committer
+
+	mailbox *control.Mailbox // nil: none yet
 
 	ctx    context.Context // ends when the link closes
 	cancel context.CancelCauseFunc
@@ -50,7 +53,7 @@ func (w *Worker) connect(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	consumer, err := conn.Consume(ctx, broker.ConsumeConfig{
-		Queues: w.queues, Worker: w.cfg.Hostname, Lease: w.cfg.Lease,
+		Queues: w.consumed(), Worker: w.cfg.Hostname, Lease: w.cfg.Lease,
 		Window: w.cfg.Concurrency + w.cfg.LookAhead,
 	})
 	if err != nil {

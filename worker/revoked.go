@@ -41,3 +41,16 @@ func (s *revoked) has(now time.Time, id string) bool {
 	until, ok := s.until[id]
 	return ok && now.Before(until)
 }
+
+// all are the ids that are not forgotten, with the time of their revocation.
+func (s *revoked) all(now time.Time) map[string]time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]time.Time, len(s.until))
+	for id, until := range s.until {
+		if now.Before(until) {
+			out[id] = until.Add(-revokedFor)
+		}
+	}
+	return out
+}

@@ -11,11 +11,13 @@ import (
 	"github.com/lovage-go/lovage/internal/ratelimit"
 )
 
-// strategy is what a worker knows of a task type, built once.
+// strategy is what a worker knows of a task type, built once. Remote control
+// changes the limits.
 type strategy struct {
 	set        lovage.TaskSettings
-	soft, hard time.Duration
-	bucket     *ratelimit.Bucket // nil: no limit
+	soft, hard atomic.Int64                     // nanoseconds
+	bucket     atomic.Pointer[ratelimit.Bucket] // nil: no limit
+	rate       atomic.Pointer[string]           // as it was written
 	events     bool
 	done       *atomic.Int64
 }
@@ -26,21 +28,25 @@ func (w *Worker) buildStrategies() error {
 	conf := w.conf
 	for _, d := range w.app.Tasks() {
 		set := d.Settings()
-		s := &strategy{set: set, soft: set.SoftTimeLimit, hard: set.TimeLimit, done: w.count.task(d.Name())}
-		if w.cfg.SoftTimeLimit > 0 && s.soft == max(conf.TaskSoftTimeLimit, 0) {
-			s.soft = w.cfg.SoftTimeLimit
+		s := &strategy{set: set, done: w.count.task(d.Name())}
+		soft, hard := set.SoftTimeLimit, set.TimeLimit
+		if w.cfg.SoftTimeLimit > 0 && soft == max(conf.TaskSoftTimeLimit, 0) {
+			soft = w.cfg.SoftTimeLimit
 		}
-		if w.cfg.TimeLimit > 0 && s.hard == max(conf.TaskTimeLimit, 0) {
-			s.hard = w.cfg.TimeLimit
+		if w.cfg.TimeLimit > 0 && hard == max(conf.TaskTimeLimit, 0) {
+			hard = w.cfg.TimeLimit
 		}
+		s.soft.Store(int64(soft))
+		s.hard.Store(int64(hard))
 		s.events = set.SendEvents && w.cfg.TaskEvents
 		every, err := ratelimit.Parse(set.RateLimit)
 		if err != nil {
 			return fmt.Errorf("task %q: %w", d.Name(), err)
 		}
 		if every > 0 && !*conf.WorkerDisableRateLimits {
-			s.bucket = ratelimit.NewBucket(every)
+			s.bucket.Store(ratelimit.NewBucket(every))
 		}
+		s.rate.Store(&set.RateLimit)
 		w.strategies[d.Name()] = s
 	}
 	w.unknown = &strategy{set: lovage.TaskSettings{AcksLate: true, AcksOnFailure: true, AcksOnTimeout: true, RejectOnWorkerLost: true, MaxWorkerLosses: lovage.NoLimit}, done: w.count.task("")}
@@ -91,8 +97,8 @@ func (w *Worker) admit(j *job, now time.Time) {
 	if j.suspect() && !w.suspects.enter(j) {
 		return
 	}
-	if j.s.bucket != nil {
-		if at, ok := j.s.bucket.Take(now); !ok {
+	if bucket := j.s.bucket.Load(); bucket != nil {
+		if at, ok := bucket.Take(now); !ok {
 			w.later(j, at)
 			return
 		}

@@ -8,12 +8,19 @@ import (
 // window decides how many messages are claimed ahead of free slots: as many as
 // can be started within aheadWork, by a moving average of the run times.
 type window struct {
-	most  int
-	slots int
+	most int
 
-	mu   sync.Mutex // guards what follows
-	avg  float64    // seconds
-	seen bool
+	mu    sync.Mutex // guards what follows
+	slots int
+	avg   float64 // seconds
+	seen  bool
+}
+
+// resize tells the number of slots.
+func (w *window) resize(slots int) {
+	w.mu.Lock()
+	w.slots = slots
+	w.mu.Unlock()
 }
 
 // observe tells the length of a run.
@@ -38,7 +45,7 @@ func (w *window) blocked(d time.Duration) {
 // size is the look-ahead now: none when runs are long, one until a run was seen.
 func (w *window) size() int {
 	w.mu.Lock()
-	avg, seen := w.avg, w.seen
+	avg, seen, slots := w.avg, w.seen, w.slots
 	w.mu.Unlock()
 	switch {
 	case w.most <= 0 || avg >= aheadWait.Seconds():
@@ -46,6 +53,6 @@ func (w *window) size() int {
 	case !seen:
 		return 1
 	}
-	n := aheadWork.Seconds() / max(avg, 1e-6) * float64(w.slots)
+	n := aheadWork.Seconds() / max(avg, 1e-6) * float64(slots)
 	return min(max(int(min(n, maxLookAhead)), 1), w.most)
 }

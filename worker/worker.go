@@ -13,6 +13,7 @@ import (
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/control"
 	"github.com/lovage-go/lovage/events"
 	"github.com/lovage-go/lovage/internal/proc"
 	"github.com/lovage-go/lovage/worker/internal/pool"
@@ -40,7 +41,6 @@ type Worker struct {
 	log     *slog.Logger
 	logInfo bool
 	back    backend.Backend // nil: no results are kept
-	queues  []broker.Queue
 	base    context.Context // of runs and finishes: it does not end with Run's
 
 	strategies map[string]*strategy
@@ -51,6 +51,7 @@ type Worker struct {
 	revokes    revoked
 	suspects   suspects
 	events     *events.Dispatcher // nil: no events
+	commands   *control.Registry  // nil: no remote control
 	count      counters
 
 	stops  chan stopRequest
@@ -59,10 +60,15 @@ type Worker struct {
 	linked chan struct{} // closed when the first connection is there
 	cutoff atomic.Pointer[error]
 	began  atomic.Bool
+	since  time.Time // set by Run
 	ready  atomic.Bool
+	deaf   atomic.Bool // to remote control
 	group  sync.WaitGroup
 
+	tuning sync.Mutex // one change of queues or pool at a time, by remote control
+
 	mu       sync.Mutex // guards what follows
+	queues   []broker.Queue
 	jobs     map[*job]struct{}
 	holding  map[*job]*alarm // for their time, where the broker cannot park
 	links    map[*link]struct{}
@@ -83,7 +89,8 @@ func New(app *lovage.App, cfg Config) *Worker {
 		jobs:   map[*job]struct{}{}, holding: map[*job]*alarm{}, links: map[*link]struct{}{},
 	}
 	w.pool = pool.New(w.cfg.Concurrency, (*job).run)
-	w.window = window{most: w.cfg.LookAhead, slots: w.cfg.Concurrency}
+	w.window.most = w.cfg.LookAhead
+	w.window.resize(w.cfg.Concurrency)
 	return w
 }
 
@@ -101,7 +108,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	if w.began.Swap(true) {
 		return errRunning
 	}
-	w.base = context.WithoutCancel(ctx)
+	w.base, w.since = context.WithoutCancel(ctx), time.Now()
 	if err := w.prepare(ctx); err != nil {
 		return err
 	}
@@ -150,6 +157,11 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 	}
 	if err := w.buildStrategies(); err != nil {
 		return err
+	}
+	if *w.conf.WorkerEnableRemoteControl {
+		if w.commands, err = control.NewRegistry(w.cfg.Commands...); err != nil {
+			return err
+		}
 	}
 	if err := w.app.Init(ctx); err != nil {
 		return err
@@ -204,7 +216,7 @@ func (w *Worker) purge(ctx context.Context) error {
 		return fmt.Errorf("worker: purge: %w by this broker", broker.ErrUnsupported)
 	}
 	total := 0
-	for _, q := range w.queues {
+	for _, q := range w.consumed() {
 		n, err := p.Purge(ctx, q.Name)
 		if err != nil && !errors.Is(err, broker.ErrNoQueue) {
 			return fmt.Errorf("purge queue %q: %w", q.Name, err)
@@ -217,9 +229,9 @@ func (w *Worker) purge(ctx context.Context) error {
 
 // becomeReady tells the world, once.
 func (w *Worker) becomeReady() {
-	names := make([]string, len(w.queues))
-	for i, q := range w.queues {
-		names[i] = q.Name
+	var names []string
+	for _, q := range w.consumed() {
+		names = append(names, q.Name)
 	}
 	w.log.Info(w.cfg.Hostname+" ready.", "queues", names, "concurrency", w.cfg.Concurrency)
 	if w.events != nil {

@@ -170,6 +170,7 @@ func batch(errs []error) error {
 var (
 	_ broker.Conn          = (*Conn)(nil)
 	_ broker.Fanouter      = (*Conn)(nil)
+	_ broker.ReplyQueuer   = (*Conn)(nil)
 	_ broker.Purger        = (*Conn)(nil)
 	_ broker.Lengther      = (*Conn)(nil)
 	_ broker.Peeker        = (*Conn)(nil)

@@ -1,0 +1,216 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/control"
+	"github.com/lovage-go/lovage/internal/ratelimit"
+)
+
+// openMailbox starts to listen to remote control on a new link. A worker whose
+// broker cannot broadcast works without.
+func (w *Worker) openMailbox(ctx context.Context, l *link) error {
+	if w.commands == nil {
+		return nil
+	}
+	box, err := control.Open(ctx, l.conn, control.Config{
+		Node: remote{w}, Commands: w.commands, Namespace: w.conf.ControlExchange, Logger: w.log,
+	})
+	if err != nil {
+		if !w.deaf.Swap(true) {
+			w.log.Warn("remote control is not heard: "+err.Error(), "error", err)
+		}
+		return err
+	}
+	if w.deaf.Swap(false) {
+		w.log.Info("remote control is heard again")
+	}
+	l.mailbox = box
+	return nil
+}
+
+// obey runs the commands that come by a link until ctx ends, with a new mailbox
+// after a loss. Only the link that claims has one.
+func (w *Worker) obey(ctx context.Context, l *link) {
+	for wait := firstBackoff; ctx.Err() == nil; wait = min(2*wait, lastBackoff) {
+		if l.mailbox == nil {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return
+			}
+			if err := w.openMailbox(ctx, l); errors.Is(err, broker.ErrUnsupported) {
+				return
+			}
+			continue
+		}
+		box := l.mailbox
+		l.mailbox = nil
+		err := guard(func() error { return box.Run(ctx) })
+		if e := guard(box.Close); e != nil && !gone(e) {
+			w.log.Debug("remote control did not close well", "error", e)
+		}
+		if ctx.Err() == nil && !w.deaf.Swap(true) {
+			w.log.Warn("remote control is not heard: "+err.Error(), "error", err)
+		}
+	}
+}
+
+// remote is the worker as commands see it.
+type remote struct{ w *Worker }
+
+func (n remote) Hostname() string     { return n.w.cfg.Hostname }
+func (n remote) Clock() control.Clock { return n.w.app.Clock() }
+
+func (n remote) Revoke(ids ...string) {
+	n.w.Revoke(false, ids...)
+	n.w.log.Info("Tasks flagged as revoked: "+strings.Join(ids, ", "), "ids", ids)
+}
+
+func (n remote) Terminate(ids ...string) (found []string) {
+	for _, j := range n.w.snapshot() {
+		if phase := j.phase.Load(); j.r != nil && (phase == waiting || phase == running) && slices.Contains(ids, j.r.ID) {
+			found = append(found, j.r.ID)
+		}
+	}
+	n.w.Revoke(true, ids...)
+	if len(found) > 0 {
+		n.w.log.Info("Terminating "+strings.Join(found, ", "), "ids", found)
+	}
+	return found
+}
+
+func (n remote) Revoked() map[string]time.Time { return n.w.revokes.all(time.Now()) }
+
+func (n remote) SetRate(task, rate string, every time.Duration) error {
+	s := n.w.strategies[task]
+	if s == nil {
+		return n.unknown(task)
+	}
+	var bucket *ratelimit.Bucket
+	if every > 0 && !*n.w.conf.WorkerDisableRateLimits {
+		bucket = ratelimit.NewBucket(every)
+	}
+	s.bucket.Store(bucket)
+	if every <= 0 {
+		rate = ""
+	}
+	s.rate.Store(&rate)
+	n.w.log.Info("New rate limit for tasks of type "+task+": "+or(rate, "none"), "task", task, "every", every)
+	return nil
+}
+
+func (n remote) unknown(task string) error {
+	n.w.log.Error("Remote control named an unknown task: "+task, "task", task)
+	return fmt.Errorf("%w: %q", control.ErrUnknownTask, task)
+}
+
+func (n remote) SetTimeLimits(task string, soft, hard *time.Duration) error {
+	w := n.w
+	s := w.strategies[task]
+	if s == nil {
+		return n.unknown(task)
+	}
+	pick := func(given *time.Duration, own, app time.Duration) int64 {
+		if given != nil {
+			return int64(*given)
+		}
+		return int64(or(own, max(app, 0)))
+	}
+	s.soft.Store(pick(soft, w.cfg.SoftTimeLimit, w.conf.TaskSoftTimeLimit))
+	s.hard.Store(pick(hard, w.cfg.TimeLimit, w.conf.TaskTimeLimit))
+	w.log.Info("New time limits for tasks of type "+task, "task", task,
+		"soft", time.Duration(s.soft.Load()), "hard", time.Duration(s.hard.Load()))
+	return nil
+}
+
+func (n remote) ResizePool(by int) error {
+	w := n.w
+	w.tuning.Lock()
+	defer w.tuning.Unlock()
+	size, _, _ := w.pool.Counts()
+	if size+by < 1 {
+		return fmt.Errorf("the pool has %d slots and keeps one: shut the worker down instead", size)
+	}
+	w.pool.Resize(size + by)
+	w.window.resize(size + by)
+	w.log.Info("the pool has changed by remote control", "slots", size+by, "before", size)
+	return nil
+}
+
+// consumed are the queues that the worker claims from.
+func (w *Worker) consumed() []broker.Queue {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.queues)
+}
+
+func (n remote) AddConsumer(ctx context.Context, q broker.Queue) error {
+	w := n.w
+	if q.Exchange.Name == "" {
+		known, err := w.app.Queues(q.Name)
+		var missing *lovage.QueueNotFoundError
+		switch {
+		case err == nil:
+			q = known[0]
+		case errors.As(err, &missing): // Celery adds it, whatever task_create_missing_queues says
+			q = broker.Named(q.Name)
+		default:
+			return err
+		}
+	}
+	w.log.Info("consuming from queue "+q.Name+" by remote control", "queue", q.Name)
+	return w.consumeFrom(ctx, func(qs []broker.Queue) []broker.Queue {
+		if slices.ContainsFunc(qs, func(have broker.Queue) bool { return have.Name == q.Name }) {
+			return qs
+		}
+		return append(qs, q)
+	})
+}
+
+func (n remote) CancelConsumer(ctx context.Context, queue string) error {
+	n.w.log.Info("no longer consuming from queue "+queue+" by remote control", "queue", queue)
+	return n.w.consumeFrom(ctx, func(qs []broker.Queue) []broker.Queue {
+		return slices.DeleteFunc(qs, func(have broker.Queue) bool { return have.Name == queue })
+	})
+}
+
+// consumeFrom changes the queues, for the connection there is and for those to come.
+func (w *Worker) consumeFrom(ctx context.Context, change func([]broker.Queue) []broker.Queue) error {
+	w.tuning.Lock()
+	defer w.tuning.Unlock()
+	before := w.consumed()
+	after := change(slices.Clone(before))
+	w.mu.Lock()
+	l := w.link
+	w.mu.Unlock()
+	if l == nil {
+		return fmt.Errorf("change the queues: %w", broker.ErrUnavailable)
+	}
+	if err := l.consumer.Update(ctx, after...); err != nil {
+		return fmt.Errorf("change the queues: %w", err)
+	}
+	w.mu.Lock()
+	w.queues = after
+	w.mu.Unlock()
+	return nil
+}
+
+func (n remote) Shutdown(reason string) {
+	n.w.log.Warn(reason)
+	n.w.Stop(Warm)
+}
+
+func (n remote) Registered() (list []control.TaskType) {
+	for name, s := range n.w.strategies {
+		list = append(list, control.TaskType{Name: name, RateLimit: *s.rate.Load()})
+	}
+	return list
+}
