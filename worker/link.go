@@ -71,6 +71,7 @@ func (w *Worker) connect(ctx context.Context) (*link, error) {
 	if l.renewer != nil {
 		w.group.Go(func() { w.forever(l, "renewer", l.renew) })
 	}
+	_ = w.openMailbox(ctx, l) // it has told; obey tries again
 	w.mu.Lock()
 	late := w.closing
 	if !late {
