@@ -22,7 +22,9 @@ func (n remote) Reserved() []control.TaskInfo { return n.tasks(waiting) }
 // tasks describes jobs, those that came first in front. One that is dropped,
 // not run, counts as running by its phase, and is not shown.
 func (n remote) tasks(phase int32) (list []control.TaskInfo) {
-	jobs := slices.DeleteFunc(n.w.snapshot(), func(j *job) bool { return j.r == nil || j.phase.Load() != phase || (phase == running) != (j.started.Load() > 0) })
+	jobs := slices.DeleteFunc(n.w.snapshot(), func(j *job) bool {
+		return j.r == nil || j.phase.Load() != phase || (phase == running) != (j.started.Load() > 0)
+	})
 	slices.SortFunc(jobs, func(a, b *job) int { return a.received.Compare(b.received) })
 	for _, j := range jobs {
 		list = append(list, n.info(j))
