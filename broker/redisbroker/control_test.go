@@ -189,6 +189,14 @@ func TestInteropControlGoToPython(t *testing.T) {
 	defer app.Close(context.Background())
 	testenv.CeleryWorker(t, "tasks", tasks(url, "celery"), "-P", "solo", "-n", "py@%h")
 	c, o := app.Control(), control.Options{Reply: true, Limit: 1, Timeout: 20 * time.Second}
+	// A Celery worker says that it is ready a moment before it subscribes to its
+	// mailbox, and pub/sub keeps nothing: it is asked until it answers.
+	awake, first := limit(t), control.Options{Reply: true, Limit: 1, Timeout: time.Second}
+	for answers, err := c.Ping(awake, first); len(answers) == 0; answers, err = c.Ping(awake, first) {
+		if err != nil {
+			t.Fatalf("ping: %v", err)
+		}
+	}
 	for _, call := range []struct {
 		want string
 		do   func() ([]control.Reply, error)

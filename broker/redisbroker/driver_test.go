@@ -232,7 +232,10 @@ func TestServerRestart(t *testing.T) {
 		if err != nil || len(ds) != 1 {
 			t.Fatalf("claimed %d, %v", len(ds), err)
 		}
-		if err := cs.Settle(ctx, broker.Settlement{Delivery: &ds[0]}); err != nil {
+		for err = cs.Settle(ctx, broker.Settlement{Delivery: &ds[0]}); broker.Retryable(err); {
+			err = cs.Settle(ctx, broker.Settlement{Delivery: &ds[0]}) // a connection from before the restart
+		}
+		if err != nil {
 			t.Error(err)
 		}
 		heard := make(chan error, 1)
