@@ -191,3 +191,14 @@ func EachError(err error, n int) []error {
 	}
 	return errs
 }
+
+// Batch is the reverse of EachError: nil if all items went well, else a
+// *BatchError of their outcomes.
+func Batch(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return &BatchError{Errs: errs}
+		}
+	}
+	return nil
+}

@@ -157,16 +157,6 @@ var sentinels = redisconn.Sentinels{Closed: broker.ErrClosed, Unavailable: broke
 
 func fault(ctx context.Context, err error) error { return sentinels.Fault(ctx, err) }
 
-// batch makes the error of a batch call, nil if all went well.
-func batch(errs []error) error {
-	for _, err := range errs {
-		if err != nil {
-			return &broker.BatchError{Errs: errs}
-		}
-	}
-	return nil
-}
-
 var (
 	_ broker.Conn          = (*Conn)(nil)
 	_ broker.Fanouter      = (*Conn)(nil)

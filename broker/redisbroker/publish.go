@@ -78,7 +78,7 @@ func (c *Conn) Publish(ctx context.Context, msgs ...*broker.Message) error {
 
 // collapse gives one error if all failed by it, which a caller may retry as one.
 func collapse(errs []error) error {
-	err := batch(errs)
+	err := broker.Batch(errs)
 	if err == nil {
 		return nil
 	}

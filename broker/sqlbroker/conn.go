@@ -166,16 +166,6 @@ var sentinels = sqlstore.Sentinels{
 
 func fault(err error) error { return sentinels.Map(err) }
 
-// batch makes the error of a batch call, nil if all went well.
-func batch(errs []error) error {
-	for _, err := range errs {
-		if err != nil {
-			return &broker.BatchError{Errs: errs}
-		}
-	}
-	return nil
-}
-
 var (
 	_ broker.Conn          = (*Conn)(nil)
 	_ broker.Fanouter      = (*Conn)(nil)

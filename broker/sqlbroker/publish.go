@@ -47,7 +47,7 @@ func (c *Conn) Publish(ctx context.Context, msgs ...*broker.Message) error {
 			c.unrouted(msgs[i])
 		}
 	}
-	return batch(errs)
+	return broker.Batch(errs)
 }
 
 func (c *Conn) unrouted(m *broker.Message) {

@@ -79,7 +79,7 @@ func (cs *Consumer) FinishAll(ctx context.Context, finishes ...broker.Finish) er
 			}
 		}
 	}
-	return batch(errs)
+	return broker.Batch(errs)
 }
 
 // commit runs the finishes in one transaction. The second error is the whole's.
@@ -110,7 +110,7 @@ func (cs *Consumer) ended(err error, n int) error {
 	for i := range errs {
 		errs[i] = fmt.Errorf("%w (%w)", broker.ErrLeaseLost, fault(err))
 	}
-	return batch(errs)
+	return broker.Batch(errs)
 }
 
 func lost(d *broker.Delivery) error {

@@ -2,7 +2,8 @@ package sqlstore
 
 import (
 	"fmt"
-	"strings"
+
+	"github.com/lovage-go/lovage/internal/topic"
 )
 
 // Kinds of exchanges, as AMQP names them.
@@ -251,39 +252,7 @@ func matches(kind, pattern, key string) bool {
 	case KindFanout:
 		return true
 	case KindTopic:
-		return TopicMatch(pattern, key)
+		return topic.Match(pattern, key)
 	}
 	return pattern == key
-}
-
-// TopicMatch matches a routing key with an AMQP topic pattern: words parted by
-// dots, * for one word, # for any number of words.
-func TopicMatch(pattern, key string) bool {
-	if pattern == "#" || pattern == key {
-		return true
-	}
-	var words []string
-	if key != "" {
-		words = strings.Split(key, ".")
-	}
-	return topicMatch(strings.Split(pattern, "."), words)
-}
-
-func topicMatch(pattern, words []string) bool {
-	// at[i]: the pattern up to the word in hand matches words[:i].
-	at := make([]bool, len(words)+1)
-	at[0] = true
-	for _, p := range pattern {
-		if p == "#" {
-			for i := 1; i < len(at); i++ {
-				at[i] = at[i] || at[i-1]
-			}
-			continue
-		}
-		for i := len(words); i > 0; i-- {
-			at[i] = at[i-1] && (p == "*" || p == words[i-1])
-		}
-		at[0] = false
-	}
-	return at[len(words)]
 }
