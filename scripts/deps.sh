@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Go, when it is missing:
-#   celery  Python's Celery, the judge of the wire format
+#   celery  Python's Celery, the judge of the wire format, with its Redis client
 #   redis   a Redis server
 #   gcc     a C compiler, for the race detector only
 # Needs root or sudo for that, and apt; elsewhere it says what to install.
@@ -8,7 +8,7 @@ set -euo pipefail
 
 package() {
   case $1 in
-    celery) echo python3-celery ;;
+    celery) echo "python3-celery python3-redis" ;;
     redis)  echo redis-server ;;
     gcc)    echo "gcc libc6-dev" ;;
     *)      echo "deps.sh: nothing is known by the name $1" >&2; exit 2 ;;
@@ -19,7 +19,7 @@ package() {
 # may come first on the PATH.
 present() {
   case $1 in
-    celery) /usr/bin/python3 -c 'import celery' 2>/dev/null ;;
+    celery) /usr/bin/python3 -c 'import celery, redis' 2>/dev/null ;;
     redis)  command -v redis-server >/dev/null ;;
     gcc)    command -v gcc >/dev/null ;;
   esac
