@@ -10,6 +10,7 @@
 //	queue lengths                         Lengther
 //	look without taking                   Peeker
 //	pause and resume a queue              Pauser
+//	delayed messages back to Python       Unparker
 //	keep a claim while a task runs        LeaseRenewer   (on the Consumer)
 //	count workers lost on a message       LossCounter    (on the Consumer)
 //	list, requeue and drop dead letters   DeadLetterer

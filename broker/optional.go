@@ -63,6 +63,13 @@ type Pauser interface {
 	Paused(ctx context.Context) ([]string, error)
 }
 
+// Unparker gives the delayed messages of a queue, which this broker keeps where
+// only Go looks, back as plain messages with their ETA, for Python workers to
+// wait with. It returns how many there were.
+type Unparker interface {
+	Unpark(ctx context.Context, queue string) (int, error)
+}
+
 // LeaseRenewer keeps the claims of a living consumer. The worker calls Renew
 // every RenewEvery with all deliveries it holds; those whose claim has ended
 // come back as lost, and their runs must stop.

@@ -154,3 +154,12 @@ func oneArg(name string) cobra.PositionalArgs {
 		return noArgs(cmd, args[1:])
 	}
 }
+
+func someArgs(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef(cmd, "Missing argument '%s'.", name)
+		}
+		return nil
+	}
+}

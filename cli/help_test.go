@@ -10,7 +10,7 @@ import (
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
-	commands := []string{"call", "dead", "dead list", "dead show", "dead requeue", "dead drop", "purge", "queues", "report", "result", "status", "tasks", "version", "worker"}
+	commands := []string{"call", "dead", "dead list", "dead show", "dead requeue", "dead drop", "purge", "queue", "queue pause", "queue resume", "queue unpark", "queues", "report", "result", "status", "tasks", "version", "worker"}
 	golden(t, "help", s.ok("--help"))
 	for _, c := range commands {
 		golden(t, "help_"+strings.ReplaceAll(c, " ", "_"), s.ok(append(strings.Fields(c), "--help")...))
@@ -47,7 +47,7 @@ func TestWrongUsage(t *testing.T) {
 		{"call", "a", "--expires", "later"}, {"call", "a", "-a", "{}"}, {"call", "a", "-a", "[1"}, {"call", "a", "-k", "[]"},
 		{"call", "a", "--eta", "2026-12-31T00:00:00Z", "--countdown", "1"}, {"call", "a", "--wait=long"},
 		{"dead", "lst"}, {"dead", "show"}, {"dead", "drop"}, {"dead", "requeue", "1", "--all"}, {"dead", "drop", "1", "-Q", "a"}, {"dead", "list", "-n", "0"},
-		{"status", "-t", "0"}, {"purge", "now"},
+		{"queue", "pase"}, {"queue", "pause"}, {"status", "-t", "0"}, {"purge", "now"},
 		{"worker", "now"}, {"worker", "-P", "prefork"}, {"worker", "-P", "gorutine"}, {"worker", "-B"}, {"worker", "-D"}, {"worker", "--uid", "1"},
 		{"worker", "-c", "0"}, {"worker", "-l", "loud"}, {"worker", "--time-limit", "1", "--soft-time-limit", "2"}, {"worker", "--log-format", "xml"},
 		{"worker", "worker_concurrency=many"}, {"worker", "--concurency", "2"},

@@ -61,7 +61,7 @@ func (s *session) root() *cobra.Command {
 	for _, add := range s.flags {
 		add(root.PersistentFlags())
 	}
-	root.AddCommand(s.callCommand(), s.deadCommand(), s.purgeCommand(), s.queuesCommand(), s.reportCommand(),
+	root.AddCommand(s.callCommand(), s.deadCommand(), s.purgeCommand(), s.queueCommand(), s.queuesCommand(), s.reportCommand(),
 		s.resultCommand(), s.statusCommand(), s.tasksCommand(), s.versionCommand(), s.workerCommand())
 	root.AddCommand(s.extra...)
 	root.SetFlagErrorFunc(flagError)

@@ -165,6 +165,7 @@ var (
 	_ broker.Lengther      = (*Conn)(nil)
 	_ broker.Peeker        = (*Conn)(nil)
 	_ broker.Pauser        = (*Conn)(nil)
+	_ broker.Unparker      = (*Conn)(nil)
 	_ broker.DeadLetterer  = (*Conn)(nil)
 	_ broker.Confirmer     = (*Conn)(nil)
 	_ broker.StoreIdentity = (*Conn)(nil)
