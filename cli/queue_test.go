@@ -29,6 +29,7 @@ func TestQueueUnpark(t *testing.T) {
 	server := testenv.Redis(t)
 	s.url = server.URL(server.DB(t))
 	stop := s.startWorker()
+	s.ok("-q", "call", "proj.add", "-a", "[1, 1]", "--wait") // so the worker has claimed
 	s.ok("call", "proj.add", "-a", "[1, 1]", "--countdown", "3600")
 	stop()
 	var b strings.Builder
