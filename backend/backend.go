@@ -107,6 +107,7 @@ var drivers = scheme.Table[Opener]{Kind: "result backend", Setting: "result_back
 	"redis+socket": "github.com/lovage-go/lovage/backend/redisbackend",
 	"socket":       "github.com/lovage-go/lovage/backend/redisbackend",
 	"sentinel":     "github.com/lovage-go/lovage/backend/redisbackend",
+	"rediscluster": "github.com/lovage-go/lovage/backend/redisbackend",
 }}
 
 // Register makes a driver available under URL schemes. It is called from a

@@ -34,6 +34,7 @@ var drivers = scheme.Table[Opener]{Kind: "broker", Setting: "broker_url", Import
 	"rediss":       "github.com/lovage-go/lovage/broker/redisbroker",
 	"redis+socket": "github.com/lovage-go/lovage/broker/redisbroker",
 	"sentinel":     "github.com/lovage-go/lovage/broker/redisbroker",
+	"rediscluster": "github.com/lovage-go/lovage/broker/redisbroker",
 }}
 
 // Register makes a driver available under URL schemes. It is called from a

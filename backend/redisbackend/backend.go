@@ -22,7 +22,7 @@ func init() {
 			return nil, err
 		}
 		return b, nil
-	}, "redis", "rediss", "redis+socket", "socket", "sentinel")
+	}, "redis", "rediss", "redis+socket", "socket", "sentinel", "rediscluster", "redis+cluster", "rediss+cluster")
 }
 
 // storeBatch, storeBytes and fetchBatch bound one round trip.
@@ -81,19 +81,56 @@ func (b *Backend) Store(ctx context.Context, recs ...*backend.Record) error {
 	}
 	for len(recs) > 0 {
 		n, bytes := 0, 0
-		var args []string
 		for n < len(recs) && n < storeBatch && (n == 0 || bytes+len(recs[n].Meta) <= storeBytes) {
-			args = redisconn.AppendStore(args, b.prefix, recs[n])
 			bytes += len(recs[n].Meta)
 			n++
 		}
 		limited, cancel := b.rdb.Deadline(ctx)
-		err := storeScript.Exec(limited, b.rdb, nil, args).Error()
+		err := b.store(limited, recs[:n])
 		cancel()
 		if err != nil {
 			return fmt.Errorf("store the result of %s: %w", recs[0].TaskID, fault(ctx, err))
 		}
 		recs = recs[n:]
+	}
+	return nil
+}
+
+// store writes a batch by one script, or in a cluster, where each result has a
+// slot of its own, by one for each.
+func (b *Backend) store(ctx context.Context, recs []*backend.Record) error {
+	if !b.rdb.Cluster {
+		var args []string
+		for _, r := range recs {
+			args = b.rdb.AppendStore(args, b.prefix, r)
+		}
+		return storeScript.Exec(ctx, b.rdb, nil, args).Error()
+	}
+	of := map[string][]*backend.Record{} // each task's in order
+	for _, r := range recs {
+		of[r.TaskID] = append(of[r.TaskID], r)
+	}
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		errs []error
+	)
+	for _, recs := range of { // the client puts them into one pipeline for each node
+		wg.Go(func() {
+			for _, r := range recs {
+				args := b.rdb.AppendStore(nil, b.prefix, r)
+				if err := storeScript.Exec(ctx, b.rdb, args[:2], args).Error(); err != nil {
+					mu.Lock()
+					errs = append(errs, err)
+					mu.Unlock()
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if len(errs) > 0 {
+		return errs[0]
 	}
 	return nil
 }
@@ -112,7 +149,7 @@ func (b *Backend) Fetch(ctx context.Context, ids ...string) ([]backend.Record, e
 			keys[i] = b.prefix + redisconn.TaskKey + id
 		}
 		limited, cancel := b.rdb.Deadline(ctx)
-		values, err := b.rdb.Do(limited, b.rdb.B().Mget().Key(keys...).Build()).ToArray()
+		values, err := b.rdb.Values(limited, keys)
 		cancel()
 		if err != nil {
 			return nil, fmt.Errorf("fetch results: %w", fault(ctx, err))
@@ -140,7 +177,7 @@ func (b *Backend) Forget(ctx context.Context, ids ...string) error {
 		n := min(len(ids), fetchBatch)
 		keys := make([]string, 0, 2*n)
 		for _, id := range ids[:n] {
-			keys = append(keys, b.prefix+redisconn.TaskKey+id, redisconn.MarkKey(b.prefix, id))
+			keys = append(keys, b.prefix+redisconn.TaskKey+id, b.rdb.MarkKey(b.prefix, id))
 		}
 		if err := b.del(ctx, keys...); err != nil {
 			return fmt.Errorf("forget results: %w", err)
@@ -153,7 +190,7 @@ func (b *Backend) Forget(ctx context.Context, ids ...string) error {
 func (b *Backend) del(ctx context.Context, keys ...string) error {
 	limited, cancel := b.rdb.Deadline(ctx)
 	defer cancel()
-	return fault(ctx, b.rdb.Do(limited, b.rdb.B().Del().Key(keys...).Build()).Error())
+	return fault(ctx, b.rdb.Delete(limited, keys))
 }
 
 // SaveGroup keeps a group's document.

@@ -1,13 +1,18 @@
 package redisbackend_test
 
 import (
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/backend/backendtest"
 	"github.com/lovage-go/lovage/backend/redisbackend"
+	"github.com/lovage-go/lovage/internal/redisconn"
 	"github.com/lovage-go/lovage/internal/testenv"
+	"github.com/lovage-go/lovage/protocol"
 )
 
 func open(t testing.TB, url string, options map[string]any) *redisbackend.Backend {
@@ -45,5 +50,71 @@ func TestConformance(t *testing.T) {
 				Lacks: []backendtest.Ability{backendtest.Cleanup},
 			})
 		})
+	}
+}
+
+// TestClusterConformance judges the store on a cluster of three masters.
+func TestClusterConformance(t *testing.T) {
+	t.Parallel()
+	cluster := testenv.Cluster(t)
+	var prefixes sync.Map // of each backend
+	join := func(t *testing.T, prefix string) backend.Backend {
+		b := open(t, cluster.URL(), map[string]any{"global_keyprefix": prefix})
+		prefixes.Store(b, prefix)
+		return b
+	}
+	backendtest.Run(t, backendtest.Harness{
+		Open: func(t *testing.T) backend.Backend { return join(t, cluster.Prefix()) },
+		Reopen: func(t *testing.T, b backend.Backend) backend.Backend {
+			prefix, _ := prefixes.Load(b)
+			return join(t, prefix.(string))
+		},
+		Lacks: []backendtest.Ability{backendtest.Cleanup},
+	})
+}
+
+// TestClusterSpreadsResults: results are in all slots, on all masters.
+func TestClusterSpreadsResults(t *testing.T) {
+	t.Parallel()
+	cluster := testenv.Cluster(t)
+	prefix := cluster.Prefix()
+	b := open(t, cluster.URL(), map[string]any{"global_keyprefix": prefix})
+	defer b.Close()
+	recs := make([]*backend.Record, 300)
+	for i := range recs {
+		id := fmt.Sprint("task-", i)
+		recs[i] = &backend.Record{TaskID: id, State: protocol.Success, Meta: []byte("a pickle of " + id), Expires: time.Hour}
+	}
+	if err := b.Store(t.Context(), recs...); err != nil {
+		t.Fatal(err)
+	}
+	late := &backend.Record{TaskID: "task-7", State: protocol.Failure, Meta: []byte("late"), Expires: time.Hour}
+	if err := b.Store(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	ids := make([]string, len(recs))
+	for i, r := range recs {
+		ids[i] = r.TaskID
+	}
+	got, err := b.Fetch(t.Context(), ids...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range got {
+		if string(r.Meta) != string(recs[i].Meta) {
+			t.Errorf("result %s is %q", r.TaskID, r.Meta)
+		}
+	}
+	for _, m := range cluster.Masters {
+		n := 0
+		for _, k := range m.Keys(t, prefix+redisconn.TaskKey+"*") {
+			if strings.HasPrefix(k, prefix) {
+				n++
+			}
+		}
+		t.Logf("%d results on %s", n, m.Addr)
+		if n < 50 {
+			t.Errorf("%d of 300 results are on master %s, want about a third", n, m.Addr)
+		}
 	}
 }

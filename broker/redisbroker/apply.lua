@@ -1,6 +1,8 @@
 -- Applies changes, each as a whole or, if its claim has ended, not at all.
--- ARGV: unacked, unacked_index, prefix, then for each change: the field of its
--- claim or '' for none, the number of its operations, and these:
+-- KEYS: in a cluster all of the shard, else none.
+-- ARGV: unacked, unacked_index, prefix of lists, prefix of the rest, spread?,
+-- then for each change: the field of its claim or '' for none, the number of its
+-- operations, and these:
 --   L list raw            push to the producing end
 --   R list raw            push to the consuming end
 --   P queue list due raw  park until due, in ms
@@ -11,13 +13,13 @@
 --   B channel message     publish
 -- Returns 1 or 0 for each change.
 local ARGV, call = ARGV, redis.call
-local unacked, index, prefix = ARGV[1], ARGV[2], ARGV[3]
+local unacked, index, prefix, home = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 --STORE--
 local function park(i)
-  local id = string.format('%015d:%s', call('INCR', prefix .. 'lovage.parked.id'), ARGV[i + 1])
-  local parked = prefix .. 'lovage.parked.' .. ARGV[i]
+  local id = string.format('%015d:%s', call('INCR', home .. 'lovage.parked.id'), ARGV[i + 1])
+  local parked = home .. 'lovage.parked.' .. ARGV[i]
   call('HSET', parked .. '.raw', id, ARGV[i + 3])
   call('ZADD', parked, ARGV[i + 2], id)
   return i + 4
@@ -27,13 +29,17 @@ local ops = {
   R = function(i) call('RPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
   P = park,
   T = function(i)
-    if call('ZCOUNT', prefix .. 'lovage.consumers.' .. ARGV[i], '(' .. string.format('%d', now), '+inf') > 0 then return park(i) end
+    if call('ZCOUNT', home .. 'lovage.consumers.' .. ARGV[i], '(' .. string.format('%d', now), '+inf') > 0 then return park(i) end
     call('LPUSH', prefix .. ARGV[i + 1], ARGV[i + 3])
     return i + 4
   end,
   D = function(i)
-    local dead = prefix .. 'lovage.dead'
+    local dead = home .. 'lovage.dead'
     local id = call('INCR', dead .. '.id')
+    if ARGV[5] == '1' and id < now * 1000 then -- in the order of all shards
+      id = string.format('%d', now * 1000)
+      call('SET', dead .. '.id', id)
+    end
     call('HSET', dead, id, '{"at": ' .. string.format('%d', now) .. ', ' .. string.sub(ARGV[i + 1], 2) .. '\n' .. ARGV[i + 2])
     call('ZADD', dead .. '.index', id, id)
     call('ZADD', dead .. '.index.' .. ARGV[i], id, id)
@@ -43,7 +49,7 @@ local ops = {
   B = function(i) call('PUBLISH', ARGV[i], ARGV[i + 1]) return i + 2 end,
 }
 local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2}
-local done, out, i = {}, {}, 4
+local done, out, i = {}, {}, 6
 while i <= #ARGV do
   local field, count = ARGV[i], tonumber(ARGV[i + 1])
   i = i + 2

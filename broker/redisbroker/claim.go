@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/redisconn"
 )
 
 const (
@@ -19,6 +20,8 @@ const (
 	// looks for those that have lapsed; an idle one always does. It is more
 	// often if the lease is short.
 	lookEvery = 5 * time.Second
+	// movePoll is the pause while a slot is on its way to another node.
+	movePoll = 20 * time.Millisecond
 )
 
 // Claim waits for the first message and takes as many more as are there, up to
@@ -32,9 +35,7 @@ func (cs *Consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, er
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	var heard *plan // the plan that the ear was armed for
-	pause := firstPoll
-	for {
+	for fresh := true; ; fresh = false {
 		select {
 		case <-cs.done:
 			return nil, cs.errClosed()
@@ -42,38 +43,113 @@ func (cs *Consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, er
 			return nil, context.Cause(ctx)
 		default:
 		}
-		cs.mu.Lock()
-		p, changed := cs.plan, cs.changed
-		cs.mu.Unlock()
-		out, wait, err := cs.take(ctx, p, min(max(limit, 1), claimMax))
-		if err != nil {
-			return nil, cs.closedOr(err)
+		stands, changed := cs.standing()
+		for _, s := range stands {
+			if fresh && !s.listens() {
+				s.pause, s.until = firstPoll, time.Time{}
+			}
 		}
+		out, err := cs.round(ctx, stands, min(max(limit, 1), claimMax))
 		if len(out) > 0 {
 			return out, nil
 		}
-		if heard != p || !cs.ear.armed.Load() {
-			if heard = nil; cs.ear.arm(ctx, p.ears) {
-				heard = p
-				continue
-			}
+		if err != nil {
+			return nil, cs.closedOr(err)
 		}
-		if heard == nil {
-			wait = min(wait, pause)
-			pause = min(2*pause, lastPoll)
-		}
-		if err := cs.rest(ctx, wait, changed); err != nil {
+		if err := cs.rest(ctx, stands, changed); err != nil {
 			return nil, err
 		}
 	}
 }
 
+// round asks each stand that may have something, another one first each time. A
+// stand of a cluster that cannot be reached does not keep the others from being
+// asked; the error is that of the last one if all have failed.
+func (cs *Consumer) round(ctx context.Context, stands []*stand, limit int) (out []broker.Delivery, err error) {
+	failed := 0
+	cs.first++
+	for i := range stands {
+		s := stands[(cs.first+i)%len(stands)]
+		if s.quiet() {
+			continue
+		}
+		got, e := cs.look(ctx, s, limit-len(out))
+		switch {
+		case redisconn.Moving(e):
+			cs.moving(s)
+		case e != nil:
+			err = e
+			failed++
+			s.until = time.Now().Add(lastPoll)
+			if !broker.Retryable(e) {
+				return out, e
+			}
+		}
+		if out = append(out, got...); len(out) >= limit {
+			return out, nil
+		}
+	}
+	if failed < len(stands) {
+		err = nil
+	}
+	return out, err
+}
+
+// moving postpones a stand whose slot is on its way to another node, and tells
+// if it has been for long.
+func (cs *Consumer) moving(s *stand) {
+	now := time.Now()
+	s.until = now.Add(movePoll)
+	switch {
+	case s.moves.IsZero():
+		s.moves = now
+	case now.Sub(s.moves) > lookEvery:
+		s.moves = now
+		cs.conn.log.Warn("a queue cannot be read, its slot is on the way to another node of the cluster: see CLUSTER SHARDS whether the migration goes on", "queue", s.asked.queues)
+	}
+}
+
+// look takes what a stand has. If that is nothing it listens, and looks again
+// for what came before it did. In a cluster it listens anew each time, for the
+// queue may have moved.
+func (cs *Consumer) look(ctx context.Context, s *stand, limit int) ([]broker.Delivery, error) {
+	s.until, s.asked = time.Time{}, s.plan.Load()
+	for again := range 2 {
+		out, wait, err := cs.take(ctx, s, limit)
+		if err == nil {
+			s.moves = time.Time{}
+		}
+		if err != nil || len(out) > 0 {
+			return out, err
+		}
+		if s.listens() && (again == 1 || !cs.conn.keys.spread) {
+			s.until = time.Now().Add(wait)
+			return nil, nil
+		}
+		if !s.ear.arm(ctx, s.asked.ears) {
+			s.heard = nil
+			s.until = time.Now().Add(min(wait, s.pause))
+			s.pause = min(2*s.pause, lastPoll)
+			return nil, nil
+		}
+		s.heard = s.asked
+	}
+	return nil, nil // it goes on
+}
+
 // rest waits until something may have changed.
-func (cs *Consumer) rest(ctx context.Context, wait time.Duration, changed <-chan struct{}) error {
+func (cs *Consumer) rest(ctx context.Context, stands []*stand, changed <-chan struct{}) error {
+	wait := safetyPoll
+	for _, s := range stands {
+		if !s.quiet() {
+			return nil
+		}
+		wait = min(wait, time.Until(s.until))
+	}
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
-	case <-cs.ear.ring:
+	case <-cs.ring:
 	case <-t.C:
 	case <-changed:
 	case <-cs.done:
@@ -87,37 +163,40 @@ func (cs *Consumer) rest(ctx context.Context, wait time.Duration, changed <-chan
 // take claims what is there, and else tells how long nothing will happen by
 // itself. Only the holder of the turn calls it. It does not end with ctx: what
 // the script has claimed must be known.
-func (cs *Consumer) take(ctx context.Context, p *plan, limit int) (out []broker.Delivery, wait time.Duration, err error) {
-	if p.n == 0 {
+func (cs *Consumer) take(ctx context.Context, s *stand, limit int) (out []broker.Delivery, wait time.Duration, err error) {
+	if s.asked.n == 0 {
 		return nil, safetyPoll, nil
 	}
 	for range 8 {
 		var again bool
-		if out, wait, again, err = cs.takeOnce(ctx, p, limit); !again {
+		if out, wait, again, err = cs.takeOnce(ctx, s, limit); !again {
 			return out, wait, err
 		}
 	}
 	return out, 0, err
 }
 
-func (cs *Consumer) takeOnce(ctx context.Context, p *plan, limit int) (out []broker.Delivery, wait time.Duration, again bool, err error) {
+func (cs *Consumer) takeOnce(ctx context.Context, s *stand, limit int) (out []broker.Delivery, wait time.Duration, again bool, err error) {
 	cs.mu.Lock()
-	id := cs.id
+	id, p := s.id, s.asked
 	registered := id.registered
 	cs.mu.Unlock()
-	look := time.Since(cs.looked) > min(lookEvery, cs.lease/3)
-	k := &cs.conn.keys
+	look := time.Since(s.looked) > min(lookEvery, cs.lease/3)
+	k, sh := &cs.conn.keys, s.shard
 	keys, args := p.turned(int(id.last) % p.n)
-	keys = append([]string{k.unacked, k.index, k.workers, k.paused, k.dead, k.deadID, k.deadIndex}, keys...)
+	keys = append([]string{sh.unacked, sh.index, sh.workers, sh.paused, sh.dead, sh.deadID, sh.deadIndex}, keys...)
 	args = append([]string{
 		id.name, strconv.FormatUint(id.last, 10), strconv.Itoa(limit), strconv.FormatInt(cs.lease.Milliseconds(), 10),
-		flag(registered), flag(look), strconv.Itoa(claimBytes), strconv.Itoa(p.n), strconv.Itoa(len(k.steps)), k.prefix, cs.token,
+		flag(registered), flag(look), strconv.Itoa(claimBytes), strconv.Itoa(p.n), strconv.Itoa(len(k.steps)), k.prefix, cs.token, sh.spread,
 	}, args...)
 	limited, cancel := cs.conn.rdb.Limit(ctx)
 	defer cancel()
 	reply, err := claimScript.Exec(limited, cs.conn.rdb, keys, args).ToArray()
+	if redisconn.Moving(err) {
+		return nil, 0, false, err
+	}
 	if err != nil {
-		cs.doubt(id)
+		cs.doubt(s, id)
 		return nil, 0, false, fault(ctx, err)
 	}
 	last, err := reply[0].AsInt64()
@@ -157,13 +236,13 @@ func (cs *Consumer) takeOnce(ctx context.Context, p *plan, limit int) (out []bro
 	}
 	cs.mu.Unlock()
 	if look {
-		cs.looked = time.Now()
+		s.looked = time.Now()
 		if err := cs.conn.sweep(limited); err != nil && !broker.Retryable(err) {
 			cs.conn.log.Error("the claims of lapsed Python workers could not be given back", "error", err)
 		}
 	}
 	for _, name := range dead {
-		switch err := cs.conn.takeBack(limited, name); {
+		switch err := cs.conn.takeBack(limited, sh, name); {
 		case err == nil:
 			again = len(out) == 0
 		case !broker.Retryable(err): // else somebody will, and the loss of the connection shows elsewhere
@@ -202,8 +281,10 @@ func (cl *claim) delivery() broker.Delivery {
 func (cs *Consumer) lapsed(id *identity) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.id == id {
-		cs.id = newIdentity()
+	for _, s := range cs.stands {
+		if s.id == id {
+			s.id = newIdentity(s.shard)
+		}
 	}
 	for cl := range cs.held {
 		if cl.id == id {
@@ -215,12 +296,12 @@ func (cs *Consumer) lapsed(id *identity) {
 // doubt retires an identity under which a claim may have been made that nobody
 // here knows of: it is renewed as long as it holds claims that are known, and
 // then its lease runs out, or Close gives back what it has.
-func (cs *Consumer) doubt(id *identity) {
+func (cs *Consumer) doubt(s *stand, id *identity) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.id == id {
+	if s.id == id {
 		cs.doubted = append(cs.doubted, id)
-		cs.id = newIdentity()
+		s.id = newIdentity(s.shard)
 	}
 }
 

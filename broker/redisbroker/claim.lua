@@ -4,8 +4,8 @@
 --       for each queue: parked, parked raw, dead index, consumers, its lists by
 --       step
 -- ARGV: identity, last number, limit, lease ms, registered?, look after things?,
---       most bytes, queues, steps, prefix, consumer; for each queue: name, then
---       for each step: list name, record tail
+--       most bytes, queues, steps, prefix, consumer, spread?; for each queue:
+--       name, then for each step: list name, record tail
 -- Returns {last number, ms until something happens or -1, buried, lapsed
 -- consumers, field, raw, field, raw, ...}, or {-1} if the consumer has lapsed.
 local KEYS, ARGV, call = KEYS, ARGV, redis.call
@@ -45,6 +45,10 @@ end
 
 local function bury(queue, deadof, raw)
   local id = call('INCR', KEYS[6])
+  if ARGV[12] == '1' and id < now * 1000 then -- see apply.lua
+    id = string.format('%d', now * 1000)
+    call('SET', KEYS[6], id)
+  end
   local head = cjson.encode({queue = queue, list = queue, at = now, reason = 'the message is no JSON object'})
   call('HSET', KEYS[5], id, head .. '\n' .. raw)
   call('ZADD', KEYS[7], id, id)
@@ -54,7 +58,7 @@ end
 
 local open, next_due = {}, nil
 for q = 1, queues do
-  local k, a = 7 + (q - 1) * (4 + steps), 11 + (q - 1) * (1 + 2 * steps)
+  local k, a = 7 + (q - 1) * (4 + steps), 12 + (q - 1) * (1 + 2 * steps)
   if ARGV[6] == '1' then -- that there is a Go consumer: see apply.lua
     call('ZREMRANGEBYSCORE', KEYS[k + 4], '-inf', now)
     call('ZADD', KEYS[k + 4], now + tonumber(ARGV[4]), ARGV[11])
@@ -76,7 +80,7 @@ end
 for s = 1, steps do
   for q = 1, queues do
     if open[q] and got < limit and bytes < most then
-      local k, a = 7 + (q - 1) * (4 + steps), 11 + (q - 1) * (1 + 2 * steps)
+      local k, a = 7 + (q - 1) * (4 + steps), 12 + (q - 1) * (1 + 2 * steps)
       local key, list, tail = KEYS[k + 4 + s], ARGV[a + 2 * s], ARGV[a + 2 * s + 1]
       local more = true
       while more and got < limit and bytes < most do

@@ -52,3 +52,27 @@ func TestConformance(t *testing.T) {
 		})
 	}
 }
+
+// TestClusterConformance judges the driver on a cluster of three masters. Queues
+// and results are in different slots there, so finishes are no one step.
+func TestClusterConformance(t *testing.T) {
+	t.Parallel()
+	cluster := testenv.Cluster(t)
+	prefixes := newRegistry()
+	join := func(t *testing.T, prefix string) broker.Conn {
+		c := open(t, cluster.URL(), map[string]any{"global_keyprefix": prefix})
+		prefixes.put(c, prefix)
+		return c
+	}
+	brokertest.Run(t, brokertest.Harness{
+		Open:   func(t *testing.T) broker.Conn { return join(t, cluster.Prefix()) },
+		Reopen: func(t *testing.T, c broker.Conn) broker.Conn { return join(t, prefixes.get(c)) },
+		Kill: func(t *testing.T, c broker.Conn) {
+			if err := c.(*redisbroker.Conn).Cut(); err != nil {
+				t.Error(err)
+			}
+		},
+		Lease: time.Second,
+		Lacks: []brokertest.Ability{brokertest.Atomic},
+	})
+}

@@ -22,7 +22,7 @@ func init() {
 			return nil, err
 		}
 		return c, nil
-	}, "redis", "rediss", "redis+socket", "sentinel")
+	}, "redis", "rediss", "redis+socket", "sentinel", "rediscluster", "redis+cluster", "rediss+cluster")
 }
 
 const (
@@ -62,13 +62,14 @@ type Conn struct {
 // given back, as Python workers do for one another.
 func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 	o := redisconn.Options(cfg.Options)
-	k, err := newKeys(o)
-	if err != nil {
-		return nil, err
-	}
 	rdb, err := redisconn.Dial(ctx, cfg.URL, o)
 	if err != nil {
 		return nil, fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), fault(ctx, err))
+	}
+	k, err := newKeys(o, rdb.Cluster)
+	if err != nil {
+		rdb.Close()
+		return nil, err
 	}
 	k.fanout = k.prefix + fanoutPrefix(o, rdb.DB)
 	c := &Conn{
@@ -91,8 +92,14 @@ func (c *Conn) Features() broker.Features {
 }
 
 // StoreID names the server and database. A result backend with a key prefix of
-// its own has another.
-func (c *Conn) StoreID() string { return c.rdb.ID }
+// its own has another, and so has one in the same cluster, where queues and
+// results are in different slots.
+func (c *Conn) StoreID() string {
+	if c.keys.spread {
+		return c.rdb.ID + " queues under " + c.keys.prefix
+	}
+	return c.rdb.ID
+}
 
 // Confirms: a publish that returns nil is on the server.
 func (c *Conn) Confirms() bool { return true }

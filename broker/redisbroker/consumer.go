@@ -19,30 +19,30 @@ type Consumer struct {
 	name  string
 	token string // names it among the consumers of its queues
 	lease time.Duration
-	ear   *ear
+	ring  chan struct{} // one token: an ear has heard something
 	done  chan struct{} // closed by Close
 	turn  chan struct{} // holds one token: whose Claim it is
-
-	// With the turn.
-	looked time.Time // when lapsed consumers were last looked for
+	first int           // which stand is asked first; with the turn
 
 	mu      sync.Mutex
 	closed  bool
-	id      *identity
+	stands  []*stand    // replaced as a whole
 	doubted []*identity // earlier ones that may have claims nobody knows of
-	queues  []string
-	plan    *plan
-	changed chan struct{} // closed when queues change
+	leaving []*stand    // whose ears are to be closed
+	changed chan struct{}
 	held    map[*claim]struct{}
 }
 
 // identity is a name under which a consumer claims, in its fields. It gets a new
 // one when the old is taken for dead, or when the outcome of a claim is unknown.
 type identity struct {
+	shard      *shard
 	name       string
 	last       uint64 // number of the last claim; with the turn
 	registered bool   // with Consumer.mu
 }
+
+func newIdentity(sh *shard) *identity { return &identity{shard: sh, name: redisconn.Token()} }
 
 // claim is what Delivery.Claim holds.
 type claim struct {
@@ -58,45 +58,14 @@ type claim struct {
 	counted bool
 }
 
-// plan is what a claim script is told about the queues.
-type plan struct {
-	keys []string // of one queue after another
-	args []string
-	per  int // keys of one queue
-	argn int // arguments of one queue
-	n    int
-	ears []string // keys that tell of something new
-}
-
-func (c *Conn) plan(queues []string) *plan {
-	p := &plan{n: len(queues), per: 4 + len(c.keys.steps), argn: 1 + 2*len(c.keys.steps), ears: []string{c.keys.paused}}
-	for _, q := range queues {
-		lists := c.keys.lists(q)
-		p.keys = append(append(p.keys, c.keys.parked(q), c.keys.parkedRaw(q), c.keys.deadOf(q), c.keys.consumers(q)), lists...)
-		p.args = append(p.args, q)
-		for _, s := range c.keys.steps {
-			list := c.keys.stepList(q, s)
-			p.args = append(p.args, list, tail(list))
-		}
-		p.ears = append(append(p.ears, c.keys.parked(q)), lists...)
-	}
-	return p
-}
-
-// turned gives keys and arguments with another queue first.
-func (p *plan) turned(first int) (keys, args []string) {
-	return slices.Concat(p.keys[first*p.per:], p.keys[:first*p.per]), slices.Concat(p.args[first*p.argn:], p.args[:first*p.argn])
-}
-
 // Consume starts a consumer. Its queues are declared.
 func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Consumer, error) {
 	if err := c.alive(); err != nil {
 		return nil, err
 	}
 	cs := &Consumer{
-		conn: c, name: cfg.Worker, token: redisconn.Token(), lease: cmp.Or(max(cfg.Lease, 0), c.lease), ear: newEar(c.rdb),
-		done: make(chan struct{}), turn: make(chan struct{}, 1), changed: make(chan struct{}),
-		id: newIdentity(), held: map[*claim]struct{}{},
+		conn: c, name: cfg.Worker, token: redisconn.Token(), lease: cmp.Or(max(cfg.Lease, 0), c.lease), ring: make(chan struct{}, 1),
+		done: make(chan struct{}), turn: make(chan struct{}, 1), changed: make(chan struct{}), held: map[*claim]struct{}{},
 	}
 	if err := cs.Update(ctx, cfg.Queues...); err != nil {
 		return nil, err
@@ -107,10 +76,11 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 		return nil, c.alive()
 	}
 	c.consumers[cs] = struct{}{}
-	return cs, nil
+	if c.keys.spread {
+		return cs, nil
+	}
+	return finisher{cs}, nil
 }
-
-func newIdentity() *identity { return &identity{name: redisconn.Token()} }
 
 // Update declares the queues and consumes from them from now on.
 func (cs *Consumer) Update(ctx context.Context, queues ...broker.Queue) error {
@@ -125,7 +95,7 @@ func (cs *Consumer) Update(ctx context.Context, queues ...broker.Queue) error {
 	}
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	cs.queues, cs.plan = names, cs.conn.plan(names)
+	cs.stand(names)
 	close(cs.changed)
 	cs.changed = make(chan struct{})
 	return nil
@@ -143,14 +113,22 @@ func (cs *Consumer) Close() error {
 	close(cs.done)
 	cs.mu.Unlock()
 	cs.turn <- struct{}{} // a Claim under way sees the end and leaves
-	cs.ear.close()
+	stands, _ := cs.standing()
 	cs.mu.Lock()
 	var back []*claim
 	for cl := range cs.held {
 		back = append(back, cl)
 	}
 	clear(cs.held)
-	ids, queues := append(cs.doubted, cs.id), cs.queues
+	ids := cs.doubted
+	var queues []string
+	for _, s := range stands {
+		s.ear.close()
+		if s.id.registered {
+			ids = append(ids, s.id)
+		}
+		queues = append(queues, s.plan.Load().queues...)
+	}
 	cs.mu.Unlock()
 	cs.conn.mu.Lock()
 	delete(cs.conn.consumers, cs)
@@ -159,16 +137,21 @@ func (cs *Consumer) Close() error {
 		return nil
 	}
 	slices.SortFunc(back, func(a, b *claim) int { return cmp.Compare(b.number, a.number) })
-	changes := make([]change, len(back))
-	for i, cl := range back {
-		changes[i] = cs.handBack(cl)
+	changes := map[*shard][]change{}
+	for _, cl := range back {
+		changes[cl.id.shard] = append(changes[cl.id.shard], cs.handBack(cl))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*cs.conn.rdb.Timeout)
 	defer cancel()
-	_, err := cs.conn.apply(ctx, changes)
+	var err error
+	for sh, chs := range changes {
+		if _, e := cs.conn.apply(ctx, sh, chs); e != nil {
+			err = e
+		}
+	}
 	for _, id := range ids {
-		if err == nil && (id.registered || id != cs.id) {
-			err = cs.conn.giveBack(ctx, id.name, true, marks{redelivered: true})
+		if err == nil {
+			err = cs.conn.giveBack(ctx, id.shard, id.name, true, marks{redelivered: true})
 		}
 	}
 	for _, q := range queues {
@@ -198,7 +181,7 @@ func (cs *Consumer) closedOr(err error) error {
 
 var (
 	_ broker.Consumer       = (*Consumer)(nil)
-	_ broker.AtomicFinisher = (*Consumer)(nil)
+	_ broker.AtomicFinisher = finisher{}
 	_ broker.LeaseRenewer   = (*Consumer)(nil)
 	_ broker.LossCounter    = (*Consumer)(nil)
 )

@@ -1,9 +1,11 @@
 package redisbroker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,30 +26,88 @@ type deadHead struct {
 
 // letter is a stored dead letter.
 type letter struct {
-	id   string
-	head deadHead
-	raw  string
+	shard *shard
+	id    string // in its shard
+	queue string // of the shard, in a cluster
+	head  deadHead
+	raw   string
+}
+
+// number orders the letters of all shards.
+func (l *letter) number() uint64 {
+	n, _ := strconv.ParseUint(l.id, 10, 64)
+	return n
+}
+
+// find takes an id apart: a number, and in a cluster @ and the queue.
+func (c *Conn) find(id string) (letter, error) {
+	l := letter{shard: c.keys.whole, id: id}
+	found := true
+	if l.shard == nil {
+		if l.id, l.queue, found = strings.Cut(id, "@"); found {
+			l.shard = c.keys.shard(l.queue)
+		}
+	}
+	if _, err := strconv.ParseUint(l.id, 10, 64); err != nil || !found {
+		return l, fmt.Errorf("dead letter %q: ids are numbers, in a Redis Cluster with @ and the queue", id)
+	}
+	return l, nil
 }
 
 // DeadLetters lists newest first, those of all queues if queue is empty.
 func (c *Conn) DeadLetters(ctx context.Context, queue, after string, limit int) ([]broker.Dead, error) {
-	key, from := c.keys.deadIndex, "+inf"
-	if queue != "" {
-		key = c.keys.deadOf(queue)
-	}
+	var (
+		last  letter
+		parts []portion
+		err   error
+	)
 	if after != "" {
-		if _, err := strconv.ParseUint(after, 10, 64); err != nil {
-			return nil, fmt.Errorf("dead letter %q: ids are numbers", after)
+		if last, err = c.find(after); err != nil {
+			return nil, err
 		}
-		from = "(" + after
 	}
 	limited, cancel := c.rdb.Deadline(ctx)
 	defer cancel()
-	ids, err := c.rdb.Do(limited, c.rdb.B().Zrevrangebyscore().Key(key).Max(from).Min("-inf").Limit(0, int64(limit)).Build()).AsStrSlice()
-	if err != nil {
-		return nil, fault(ctx, err)
+	if queue != "" {
+		parts = c.keys.portions([]string{queue})
+	} else if parts, err = c.shards(limited); err != nil {
+		return nil, err
 	}
-	letters, err := c.letters(ctx, ids)
+	var cmds rueidis.Commands
+	for _, p := range parts {
+		key, from := p.deadIndex, "+inf"
+		if queue != "" {
+			key = p.deadOf(queue)
+		}
+		if after != "" {
+			from = "(" + last.id
+			if c.keys.spread && p.queues[0] > last.queue { // comes after the same number of another queue
+				from = last.id
+			}
+		}
+		cmds = append(cmds, c.rdb.B().Zrevrangebyscore().Key(key).Max(from).Min("-inf").Limit(0, int64(limit)).Build())
+	}
+	var found []letter
+	for i, r := range c.rdb.DoMulti(limited, cmds...) {
+		ids, err := r.AsStrSlice()
+		if err != nil {
+			return nil, fault(ctx, err)
+		}
+		for _, id := range ids {
+			l := letter{shard: parts[i].shard, id: id}
+			if c.keys.spread {
+				l.queue = parts[i].queues[0]
+			}
+			found = append(found, l)
+		}
+	}
+	if len(parts) > 1 {
+		slices.SortFunc(found, func(a, b letter) int {
+			return cmp.Or(cmp.Compare(b.number(), a.number()), cmp.Compare(a.queue, b.queue))
+		})
+		found = found[:min(limit, len(found))]
+	}
+	letters, err := c.letters(limited, found)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +120,11 @@ func (c *Conn) DeadLetters(ctx context.Context, queue, after string, limit int) 
 
 // DeadLetter gives one.
 func (c *Conn) DeadLetter(ctx context.Context, id string) (broker.Dead, error) {
-	letters, err := c.letters(ctx, []string{id})
+	l, err := c.find(id)
+	if err != nil {
+		return broker.Dead{}, err
+	}
+	letters, err := c.letters(ctx, []letter{l})
 	if err != nil {
 		return broker.Dead{}, err
 	}
@@ -71,30 +135,30 @@ func (c *Conn) DeadLetter(ctx context.Context, id string) (broker.Dead, error) {
 }
 
 // letters reads those that are there.
-func (c *Conn) letters(ctx context.Context, ids []string) ([]letter, error) {
-	if len(ids) == 0 {
+func (c *Conn) letters(ctx context.Context, wanted []letter) ([]letter, error) {
+	if len(wanted) == 0 {
 		return nil, nil
+	}
+	cmds := make(rueidis.Commands, len(wanted))
+	for i, l := range wanted {
+		cmds[i] = c.rdb.B().Hget().Key(l.shard.dead).Field(l.id).Build()
 	}
 	limited, cancel := c.rdb.Deadline(ctx)
 	defer cancel()
-	values, err := c.rdb.Do(limited, c.rdb.B().Hmget().Key(c.keys.dead).Field(ids...).Build()).ToArray()
-	if err != nil {
-		return nil, fault(ctx, err)
-	}
-	out := make([]letter, 0, len(ids))
-	for i, v := range values {
-		text, err := v.ToString()
+	out := make([]letter, 0, len(wanted))
+	for i, r := range c.rdb.DoMulti(limited, cmds...) {
+		text, err := r.ToString()
 		if rueidis.IsRedisNil(err) {
 			continue
 		}
 		if err != nil {
 			return nil, fault(ctx, err)
 		}
-		l := letter{id: ids[i]}
+		l := wanted[i]
 		var head string
 		head, l.raw, _ = strings.Cut(text, "\n")
 		if err := json.Unmarshal([]byte(head), &l.head); err != nil {
-			return nil, fmt.Errorf("dead letter %s: its first line: %w", ids[i], err)
+			return nil, fmt.Errorf("dead letter %s: its first line: %w", l.id, err)
 		}
 		out = append(out, l)
 	}
@@ -102,7 +166,11 @@ func (c *Conn) letters(ctx context.Context, ids []string) ([]letter, error) {
 }
 
 func (l *letter) dead() broker.Dead {
-	d := broker.Dead{ID: l.id, Queue: l.head.Queue, Reason: l.head.Reason, At: time.UnixMilli(l.head.At), Losses: l.head.Losses}
+	id := l.id
+	if l.queue != "" {
+		id += "@" + l.queue
+	}
+	d := broker.Dead{ID: id, Queue: l.head.Queue, Reason: l.head.Reason, At: time.UnixMilli(l.head.At), Losses: l.head.Losses}
 	e, err := parseEnvelope(l.raw)
 	if err != nil { // which is what made some of them dead: shown as it is
 		d.Body = []byte(l.raw)
@@ -132,15 +200,25 @@ func (c *Conn) DropDead(ctx context.Context, ids ...string) (int, error) {
 }
 
 func (c *Conn) undead(ctx context.Context, ids []string, to func(*letter) (list, raw string)) (n int, err error) {
-	letters, err := c.letters(ctx, ids)
+	var wanted []letter
+	for _, id := range ids {
+		if l, err := c.find(id); err == nil { // what is no id is none that is there
+			wanted = append(wanted, l)
+		}
+	}
+	letters, err := c.letters(ctx, wanted)
 	if err != nil {
 		return 0, err
 	}
 	for i := range letters {
 		l := &letters[i]
+		keys := []string{l.shard.dead, l.shard.deadIndex, l.shard.deadOf(l.head.Queue)}
 		list, raw := to(l)
+		if list != "" {
+			keys = append(keys, list)
+		}
 		limited, cancel := c.rdb.Deadline(ctx)
-		done, err := undeadScript.Exec(limited, c.rdb, []string{c.keys.dead, c.keys.deadIndex, c.keys.deadOf(l.head.Queue)}, []string{l.id, list, raw}).AsInt64()
+		done, err := undeadScript.Exec(limited, c.rdb, keys, []string{l.id, raw}).AsInt64()
 		cancel()
 		if err != nil {
 			return n, fault(ctx, err)

@@ -22,12 +22,12 @@ const (
 type ear struct {
 	rdb   *redisconn.Client
 	ded   rueidis.DedicatedClient
-	ring  chan struct{} // one token
+	ring  chan struct{} // one token, for all ears of a consumer
 	armed atomic.Bool   // nothing has changed since the keys were looked at
 	deaf  time.Time     // until then the server is taken to know no tracking
 }
 
-func newEar(rdb *redisconn.Client) *ear { return &ear{rdb: rdb, ring: make(chan struct{}, 1)} }
+func newEar(rdb *redisconn.Client, ring chan struct{}) *ear { return &ear{rdb: rdb, ring: ring} }
 
 // arm asks the server to tell of the next change of each key. Changes before it
 // returns may go unheard, so the caller looks once more. It reports false where
@@ -38,6 +38,7 @@ func (e *ear) arm(ctx context.Context, keys []string) bool {
 	}
 	ctx, cancel := e.rdb.Limit(ctx)
 	defer cancel()
+	var cmds rueidis.Commands
 	if e.ded == nil {
 		e.ded, _ = e.rdb.Dedicate()
 		e.ded.SetOnInvalidations(func([]rueidis.RedisMessage) {
@@ -47,22 +48,26 @@ func (e *ear) arm(ctx context.Context, keys []string) bool {
 			default:
 			}
 		})
-		if err := e.ded.Do(ctx, e.rdb.B().ClientTracking().On().Build()).Error(); err != nil {
-			e.close()
-			e.deaf = time.Now().Add(time.Minute)
-			if _, refused := rueidis.IsRedisErr(err); !refused {
-				e.deaf = time.Now().Add(time.Second)
-			}
-			return false
-		}
+		cmds = append(cmds, e.rdb.B().ClientTracking().On().Build())
 	}
 	select {
 	case <-e.ring:
 	default:
 	}
 	e.armed.Store(true)
-	if err := e.ded.Do(ctx, e.rdb.B().Exists().Key(keys...).Build()).Error(); err != nil {
+	cmds = append(cmds, e.rdb.B().Exists().Key(keys...).Build())
+	for i, r := range e.ded.DoMulti(ctx, cmds...) {
+		err := r.Error()
+		if err == nil {
+			continue
+		}
 		e.close()
+		if i < len(cmds)-1 {
+			e.deaf = time.Now().Add(time.Second)
+			if _, refused := rueidis.IsRedisErr(err); refused {
+				e.deaf = time.Now().Add(time.Minute)
+			}
+		}
 		return false
 	}
 	return true

@@ -6,23 +6,27 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/pyjson"
 	"github.com/lovage-go/lovage/internal/redisconn"
 )
 
-// keys are the names of everything in the database.
+// keys are the names of everything in the database. What belongs to queues is
+// named by their shard.
 type keys struct {
 	prefix   string
 	sep      string
 	steps    []int
 	patterns bool   // fanout channels have the routing key in their name
 	fanout   string // before the exchange in a channel's name
+	spread   bool   // over the slots of a cluster: a shard for each queue
 
-	unacked, index, workers, paused, queues, exchanges string
-	dead, deadIndex, deadID                            string
+	unacked, index    string // names in a shard
+	queues, exchanges string
+	whole             *shard // of all queues; nil if spread
 }
 
-func newKeys(o redisconn.Options) (keys, error) {
+func newKeys(o redisconn.Options, spread bool) (keys, error) {
 	steps, err := o.Ints("priority_steps", []int{0, 3, 6, 9})
 	if err != nil {
 		return keys{}, err
@@ -31,12 +35,15 @@ func newKeys(o redisconn.Options) (keys, error) {
 		return keys{}, fmt.Errorf("transport option priority_steps is %v: want at most 32 numbers that begin with 0 and rise, the same for all producers and workers", steps)
 	}
 	p := o.String("global_keyprefix", "")
-	return keys{
-		prefix: p, sep: o.String("sep", "\x06\x16"), steps: steps, patterns: o.Bool("fanout_patterns", true),
-		unacked: p + o.String("unacked_key", "unacked"), index: p + o.String("unacked_index_key", "unacked_index"),
-		workers: p + "lovage.workers", paused: p + "lovage.paused", queues: p + "lovage.queues", exchanges: p + "lovage.exchanges",
-		dead: p + "lovage.dead", deadIndex: p + "lovage.dead.index", deadID: p + "lovage.dead.id",
-	}, nil
+	k := keys{
+		prefix: p, sep: o.String("sep", "\x06\x16"), steps: steps, patterns: o.Bool("fanout_patterns", true), spread: spread,
+		unacked: o.String("unacked_key", "unacked"), index: o.String("unacked_index_key", "unacked_index"),
+		queues: p + "lovage.queues", exchanges: p + "lovage.exchanges",
+	}
+	if !spread {
+		k.whole = newShard(&k, p)
+	}
+	return k, nil
 }
 
 // fanoutPrefix is kombu's "/{db}." unless the option says otherwise.
@@ -64,6 +71,9 @@ func (k *keys) list(queue string, priority int) string {
 }
 
 func (k *keys) stepList(queue string, step int) string {
+	if k.spread {
+		queue = "{" + queue + "}"
+	}
 	if step == 0 {
 		return queue
 	}
@@ -72,14 +82,15 @@ func (k *keys) stepList(queue string, step int) string {
 
 // queueOf is the queue of a list's name.
 func (k *keys) queueOf(list string) string {
-	i := strings.LastIndex(list, k.sep)
-	if i < 0 {
-		return list
+	if i := strings.LastIndex(list, k.sep); i >= 0 {
+		if n, err := strconv.Atoi(list[i+len(k.sep):]); err == nil && slices.Contains(k.steps, n) {
+			list = list[:i]
+		}
 	}
-	if n, err := strconv.Atoi(list[i+len(k.sep):]); err != nil || !slices.Contains(k.steps, n) {
-		return list
+	if k.spread {
+		return strings.TrimSuffix(strings.TrimPrefix(list, "{"), "}")
 	}
-	return list[:i]
+	return list
 }
 
 func (k *keys) lists(queue string) []string {
@@ -90,12 +101,16 @@ func (k *keys) lists(queue string) []string {
 	return out
 }
 
+// check refuses a queue whose name would leave its keys without a common slot.
+func (k *keys) check(queue string) error {
+	if k.spread && strings.HasPrefix(queue, "}") {
+		return fmt.Errorf("queue %q: in a Redis Cluster the name of a queue cannot begin with }: %w", queue, broker.ErrUnsupported)
+	}
+	return nil
+}
+
 func (k *keys) binding(exchange string) string   { return k.prefix + "_kombu.binding." + exchange }
 func (k *keys) fanoutSet(exchange string) string { return k.prefix + "lovage.fanout." + exchange }
-func (k *keys) parked(queue string) string       { return k.prefix + "lovage.parked." + queue }
-func (k *keys) parkedRaw(queue string) string    { return k.parked(queue) + ".raw" }
-func (k *keys) consumers(queue string) string    { return k.prefix + "lovage.consumers." + queue }
-func (k *keys) deadOf(queue string) string       { return k.deadIndex + "." + queue }
 
 // channel is where a fanout exchange's messages with a routing key are published.
 func (k *keys) channel(exchange, key string) string {

@@ -1,6 +1,7 @@
 package redisbroker
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -20,7 +21,7 @@ func (cs *Consumer) RenewEvery() time.Duration { return cs.lease / 3 }
 func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []*broker.Delivery, err error) {
 	by := map[*identity][]*broker.Delivery{}
 	cs.mu.Lock()
-	closed, current := cs.closed, cs.id
+	closed := cs.closed
 	for _, d := range held {
 		cl, _ := d.Claim.(*claim)
 		if _, running := cs.held[cl]; running && !closed {
@@ -29,8 +30,12 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 			gone = append(gone, d)
 		}
 	}
-	if current.registered && by[current] == nil && !closed {
-		by[current] = []*broker.Delivery{}
+	queues := map[*identity][]string{}
+	for _, s := range cs.stands {
+		queues[s.id] = s.plan.Load().queues
+		if s.id.registered && by[s.id] == nil && !closed {
+			by[s.id] = []*broker.Delivery{}
+		}
 	}
 	// What is retired and holds nothing is left to lapse.
 	cs.doubted = slices.DeleteFunc(cs.doubted, func(id *identity) bool { return by[id] == nil })
@@ -38,10 +43,11 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 	for id, ds := range by {
 		for first := true; first || len(ds) > 0; first = false {
 			n := min(len(ds), renewBatch)
-			lost, err := cs.renew(ctx, id, ds[:n])
+			lost, e := cs.renew(ctx, id, queues[id], ds[:n])
 			gone = append(gone, lost...)
-			if err != nil {
-				return gone, err
+			if e != nil { // the other shards of a cluster may be well
+				err = cmp.Or(err, e)
+				break
 			}
 			ds = ds[n:]
 		}
@@ -55,11 +61,11 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 		}
 		cs.mu.Unlock()
 	}
-	return gone, nil
+	return gone, err
 }
 
-func (cs *Consumer) renew(ctx context.Context, id *identity, ds []*broker.Delivery) (lost []*broker.Delivery, err error) {
-	k := &cs.conn.keys
+func (cs *Consumer) renew(ctx context.Context, id *identity, queues []string, ds []*broker.Delivery) (lost []*broker.Delivery, err error) {
+	sh := id.shard
 	args := make([]string, 0, 3+len(ds))
 	args = append(args, id.name, strconv.FormatInt(cs.lease.Milliseconds(), 10), cs.token)
 	for _, d := range ds {
@@ -67,12 +73,10 @@ func (cs *Consumer) renew(ctx context.Context, id *identity, ds []*broker.Delive
 	}
 	limited, cancel := cs.conn.rdb.Deadline(ctx)
 	defer cancel()
-	keys := []string{k.unacked, k.index, k.workers}
-	cs.mu.Lock()
-	for _, q := range cs.queues {
-		keys = append(keys, k.consumers(q))
+	keys := []string{sh.unacked, sh.index, sh.workers}
+	for _, q := range queues {
+		keys = append(keys, sh.consumers(q))
 	}
-	cs.mu.Unlock()
 	r := renewScript.Exec(limited, cs.conn.rdb, keys, args)
 	if n, err := r.AsInt64(); err == nil && n < 0 {
 		cs.lapsed(id)
@@ -110,7 +114,7 @@ func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, err
 	raw = mark(raw, m)
 	limited, cancel := cs.conn.rdb.Limit(ctx)
 	defer cancel()
-	n, err := replaceScript.Exec(limited, cs.conn.rdb, []string{cs.conn.keys.unacked}, []string{cl.field, "[" + raw + tail(cl.list)}).AsInt64()
+	n, err := replaceScript.Exec(limited, cs.conn.rdb, []string{cl.id.shard.unacked}, []string{cl.field, "[" + raw + tail(cl.list)}).AsInt64()
 	if err != nil {
 		return 0, fault(ctx, err)
 	}
@@ -124,16 +128,15 @@ func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, err
 }
 
 // takeBack gives back the claims of a consumer whose lease has run out.
-func (c *Conn) takeBack(ctx context.Context, name string) error {
-	return c.giveBack(ctx, name, false, marks{redelivered: true, orphaned: true})
+func (c *Conn) takeBack(ctx context.Context, sh *shard, name string) error {
+	return c.giveBack(ctx, sh, name, false, marks{redelivered: true, orphaned: true})
 }
 
 // giveBack returns all claims of a consumer to where they were and forgets the
 // consumer. Unless forced it does so only if the lease has run out. Several may
 // do it at once: each claim is given back by one of them.
-func (c *Conn) giveBack(ctx context.Context, name string, force bool, with marks) error {
-	k := &c.keys
-	dead, err := lapseScript.Exec(ctx, c.rdb, []string{k.workers}, []string{name, flag(force)}).AsInt64()
+func (c *Conn) giveBack(ctx context.Context, sh *shard, name string, force bool, with marks) error {
+	dead, err := lapseScript.Exec(ctx, c.rdb, []string{sh.workers}, []string{name, flag(force)}).AsInt64()
 	if err != nil {
 		return fault(ctx, err)
 	}
@@ -141,7 +144,7 @@ func (c *Conn) giveBack(ctx context.Context, name string, force bool, with marks
 		return nil
 	}
 	for cursor := uint64(0); ; {
-		page, err := c.rdb.Do(ctx, c.rdb.B().Zscan().Key(k.index).Cursor(cursor).Match("lv1:"+name+":*").Count(1000).Build()).AsScanEntry()
+		page, err := c.rdb.Do(ctx, c.rdb.B().Zscan().Key(sh.index).Cursor(cursor).Match("lv1:"+name+":*").Count(1000).Build()).AsScanEntry()
 		if err != nil {
 			return fault(ctx, err)
 		}
@@ -149,14 +152,14 @@ func (c *Conn) giveBack(ctx context.Context, name string, force bool, with marks
 		for i := 0; i+1 < len(page.Elements); i += 2 {
 			fields = append(fields, page.Elements[i])
 		}
-		if err := c.restore(ctx, fields, with); err != nil {
+		if err := c.restore(ctx, sh, fields, with); err != nil {
 			return err
 		}
 		if cursor = page.Cursor; cursor == 0 {
 			break
 		}
 	}
-	if err := c.rdb.Do(ctx, c.rdb.B().Zrem().Key(k.workers).Member(name).Build()).Error(); err != nil {
+	if err := c.rdb.Do(ctx, c.rdb.B().Zrem().Key(sh.workers).Member(name).Build()).Error(); err != nil {
 		return fault(ctx, err)
 	}
 	return nil
@@ -164,7 +167,7 @@ func (c *Conn) giveBack(ctx context.Context, name string, force bool, with marks
 
 // restore puts claimed messages back to the consuming end of their lists, in
 // the order in which they were claimed.
-func (c *Conn) restore(ctx context.Context, fields []string, with marks) error {
+func (c *Conn) restore(ctx context.Context, sh *shard, fields []string, with marks) error {
 	slices.SortFunc(fields, func(a, b string) int {
 		x, _ := number(a)
 		y, _ := number(b)
@@ -178,7 +181,7 @@ func (c *Conn) restore(ctx context.Context, fields []string, with marks) error {
 	})
 	for len(fields) > 0 {
 		n := min(len(fields), 100)
-		records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(c.keys.unacked).Field(fields[:n]...).Build()).ToArray()
+		records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(sh.unacked).Field(fields[:n]...).Build()).ToArray()
 		if err != nil {
 			return fault(ctx, err)
 		}
@@ -202,7 +205,7 @@ func (c *Conn) restore(ctx context.Context, fields []string, with marks) error {
 			ch.op("R", list, mark(raw, m))
 			changes = append(changes, ch)
 		}
-		if _, err := c.apply(ctx, changes); err != nil {
+		if _, err := c.apply(ctx, sh, changes); err != nil {
 			return err
 		}
 		fields = fields[n:]

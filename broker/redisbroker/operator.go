@@ -13,7 +13,8 @@ import (
 func (c *Conn) Purge(ctx context.Context, queue string) (int, error) {
 	limited, cancel := c.rdb.Deadline(ctx)
 	defer cancel()
-	keys := append([]string{c.keys.parked(queue), c.keys.parkedRaw(queue)}, c.keys.lists(queue)...)
+	sh := c.keys.shard(queue)
+	keys := append([]string{sh.parked(queue), sh.parkedRaw(queue)}, c.keys.lists(queue)...)
 	n, err := purgeScript.Exec(limited, c.rdb, keys, nil).AsInt64()
 	return int(n), fault(ctx, err)
 }
@@ -26,8 +27,8 @@ func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker
 	defer cancel()
 	if len(queues) == 0 {
 		var err error
-		if queues, err = c.rdb.Do(limited, c.rdb.B().Smembers().Key(c.keys.queues).Build()).AsStrSlice(); err != nil {
-			return nil, fault(ctx, err)
+		if queues, err = c.everyQueue(limited); err != nil {
+			return nil, err
 		}
 	}
 	var cmds rueidis.Commands
@@ -35,7 +36,8 @@ func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker
 		for _, l := range c.keys.lists(q) {
 			cmds = append(cmds, c.rdb.B().Llen().Key(l).Build())
 		}
-		cmds = append(cmds, c.rdb.B().Zcard().Key(c.keys.parked(q)).Build(), c.rdb.B().Zcard().Key(c.keys.deadOf(q)).Build())
+		sh := c.keys.shard(q)
+		cmds = append(cmds, c.rdb.B().Zcard().Key(sh.parked(q)).Build(), c.rdb.B().Zcard().Key(sh.deadOf(q)).Build())
 	}
 	out := make(map[string]broker.Length, len(queues))
 	if len(cmds) == 0 {
@@ -58,12 +60,17 @@ func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker
 		}
 		out[q] = l
 	}
-	return out, c.countClaimed(limited, out)
+	for _, p := range c.keys.portions(queues) {
+		if err := c.countClaimed(limited, p.shard, out); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // countClaimed adds the claims of Go consumers, whose fields name their list,
 // and of Python's, whose records end with the routing key.
-func (c *Conn) countClaimed(ctx context.Context, into map[string]broker.Length) error {
+func (c *Conn) countClaimed(ctx context.Context, sh *shard, into map[string]broker.Length) error {
 	add := func(list string) {
 		q := c.keys.queueOf(list)
 		if l, ok := into[q]; ok {
@@ -72,7 +79,7 @@ func (c *Conn) countClaimed(ctx context.Context, into map[string]broker.Length) 
 		}
 	}
 	for cursor := uint64(0); ; {
-		page, err := c.rdb.Do(ctx, c.rdb.B().Zscan().Key(c.keys.index).Cursor(cursor).Count(1000).Build()).AsScanEntry()
+		page, err := c.rdb.Do(ctx, c.rdb.B().Zscan().Key(sh.index).Cursor(cursor).Count(1000).Build()).AsScanEntry()
 		if err != nil {
 			return fault(ctx, err)
 		}
@@ -85,7 +92,7 @@ func (c *Conn) countClaimed(ctx context.Context, into map[string]broker.Length) 
 			}
 		}
 		for batch := range slices.Chunk(others, 100) {
-			records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(c.keys.unacked).Field(batch...).Build()).ToArray()
+			records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(sh.unacked).Field(batch...).Build()).ToArray()
 			if err != nil {
 				return fault(ctx, err)
 			}
@@ -108,6 +115,7 @@ func (c *Conn) countClaimed(ctx context.Context, into map[string]broker.Length) 
 func (c *Conn) Peek(ctx context.Context, queue string, offset, limit int) ([]broker.Delivery, error) {
 	limited, cancel := c.rdb.Deadline(ctx)
 	defer cancel()
+	sh := c.keys.shard(queue)
 	var out []broker.Delivery
 	add := func(raw string) {
 		cl := claim{raw: raw, queue: queue}
@@ -139,11 +147,11 @@ func (c *Conn) Peek(ctx context.Context, queue string, offset, limit int) ([]bro
 	if len(out) == limit {
 		return out, nil
 	}
-	ids, err := c.rdb.Do(limited, c.rdb.B().Zrange().Key(c.keys.parked(queue)).Min(itoa(offset)).Max(itoa(offset+limit-len(out)-1)).Build()).AsStrSlice()
+	ids, err := c.rdb.Do(limited, c.rdb.B().Zrange().Key(sh.parked(queue)).Min(itoa(offset)).Max(itoa(offset+limit-len(out)-1)).Build()).AsStrSlice()
 	if err != nil || len(ids) == 0 {
 		return out, fault(ctx, err)
 	}
-	raws, err := c.rdb.Do(limited, c.rdb.B().Hmget().Key(c.keys.parkedRaw(queue)).Field(ids...).Build()).ToArray()
+	raws, err := c.rdb.Do(limited, c.rdb.B().Hmget().Key(sh.parkedRaw(queue)).Field(ids...).Build()).ToArray()
 	if err != nil {
 		return nil, fault(ctx, err)
 	}
@@ -170,10 +178,15 @@ func (c *Conn) Unpark(ctx context.Context, queue string) (int, error) {
 // unpark is what the last Go consumer of a queue does when it leaves, if there
 // are Python workers about.
 func (c *Conn) unpark(ctx context.Context, queue, leaving string, force bool) (total int, err error) {
+	sh, python := c.keys.shard(queue), c.keys.binding("celery.pidbox")
+	if c.keys.spread {
+		python = "" // knows no clusters
+	}
+	keys := append([]string{sh.parked(queue), sh.parkedRaw(queue), sh.consumers(queue)}, c.keys.lists(queue)...)
 	for {
 		limited, cancel := c.rdb.Deadline(ctx)
-		n, err := unparkScript.Exec(limited, c.rdb, []string{c.keys.parked(queue), c.keys.parkedRaw(queue), c.keys.consumers(queue)},
-			[]string{c.keys.prefix, itoa(unparkBatch), leaving, flag(force)}).AsInt64()
+		n, err := unparkScript.Exec(limited, c.rdb, keys,
+			[]string{c.keys.prefix, itoa(unparkBatch), leaving, flag(force), python}).AsInt64()
 		cancel()
 		total += int(n)
 		if err != nil || n < unparkBatch {
@@ -186,21 +199,41 @@ func (c *Conn) unpark(ctx context.Context, queue, leaving string, force bool) (t
 func (c *Conn) Pause(ctx context.Context, queue string) error {
 	limited, cancel := c.rdb.Deadline(ctx)
 	defer cancel()
-	return fault(ctx, c.rdb.Do(limited, c.rdb.B().Sadd().Key(c.keys.paused).Member(queue).Build()).Error())
+	if c.keys.spread { // where Paused looks
+		if err := c.learn(limited, []string{queue}); err != nil {
+			return err
+		}
+	}
+	return fault(ctx, c.rdb.Do(limited, c.rdb.B().Sadd().Key(c.keys.shard(queue).paused).Member(queue).Build()).Error())
 }
 
 // Resume starts them again.
 func (c *Conn) Resume(ctx context.Context, queue string) error {
 	limited, cancel := c.rdb.Deadline(ctx)
 	defer cancel()
-	return fault(ctx, c.rdb.Do(limited, c.rdb.B().Srem().Key(c.keys.paused).Member(queue).Build()).Error())
+	return fault(ctx, c.rdb.Do(limited, c.rdb.B().Srem().Key(c.keys.shard(queue).paused).Member(queue).Build()).Error())
 }
 
 // Paused lists the paused queues by name.
 func (c *Conn) Paused(ctx context.Context) ([]string, error) {
 	limited, cancel := c.rdb.Deadline(ctx)
 	defer cancel()
-	names, err := c.rdb.Do(limited, c.rdb.B().Smembers().Key(c.keys.paused).Build()).AsStrSlice()
+	parts, err := c.shards(limited)
+	if err != nil {
+		return nil, err
+	}
+	cmds := make(rueidis.Commands, len(parts))
+	for i, p := range parts {
+		cmds[i] = c.rdb.B().Smembers().Key(p.paused).Build()
+	}
+	var names []string
+	for _, r := range c.rdb.DoMulti(limited, cmds...) {
+		some, err := r.AsStrSlice()
+		if err != nil {
+			return nil, fault(ctx, err)
+		}
+		names = append(names, some...)
+	}
 	slices.Sort(names)
-	return names, fault(ctx, err)
+	return names, nil
 }

@@ -40,7 +40,7 @@ func (c *Conn) Publish(ctx context.Context, msgs ...*broker.Message) error {
 		errs   = make([]error, len(msgs))
 		pushes []*push
 		open   = map[string]*push{}
-		rest   change
+		rest   []change
 		later  []int // positions of what goes by the script
 	)
 	for i, m := range msgs {
@@ -49,7 +49,7 @@ func (c *Conn) Publish(ctx context.Context, msgs ...*broker.Message) error {
 			continue
 		}
 		if !m.NotBefore.IsZero() || t.channel != "" {
-			rest.add(c, m, t, raw)
+			rest = c.gather(rest, m, t, raw)
 			later = append(later, i)
 			continue
 		}
@@ -68,7 +68,7 @@ func (c *Conn) Publish(ctx context.Context, msgs ...*broker.Message) error {
 	}
 	c.send(ctx, pushes, errs)
 	if len(later) > 0 {
-		_, err := c.apply(ctx, []change{rest})
+		err := c.commit(ctx, rest)
 		for _, i := range later {
 			errs[i] = err
 		}
@@ -96,10 +96,7 @@ func (c *Conn) publishOne(ctx context.Context, m *broker.Message) error {
 		return err
 	}
 	if !m.NotBefore.IsZero() || t.channel != "" || len(t.queues) > 1 {
-		var ch change
-		ch.add(c, m, t, raw)
-		_, err := c.apply(ctx, []change{ch})
-		return err
+		return c.commit(ctx, c.gather(nil, m, t, raw))
 	}
 	if len(t.queues) == 0 {
 		return nil
@@ -160,6 +157,9 @@ func (c *Conn) encode(m *broker.Message) string {
 // learn puts queues into the set of known ones, each once for a connection.
 func (c *Conn) learn(ctx context.Context, queues []string) error {
 	for _, q := range queues {
+		if err := c.keys.check(q); err != nil {
+			return err
+		}
 		c.mu.Lock()
 		known := c.known[q]
 		c.mu.Unlock()
@@ -186,8 +186,51 @@ func priorityOf(m *broker.Message) int {
 	return *m.Properties.Priority
 }
 
+// gather adds the publishing of a message to changes: one for all messages, or
+// in a cluster one for each queue.
+func (c *Conn) gather(changes []change, m *broker.Message, t target, raw string) []change {
+	if sh := c.keys.whole; sh != nil {
+		if len(changes) == 0 {
+			changes = []change{{shard: sh}}
+		}
+		changes[0].add(c, m, t, raw)
+		return changes
+	}
+	for _, q := range t.queues {
+		ch := change{shard: c.keys.shard(q)}
+		ch.add(c, m, target{queues: []string{q}}, raw)
+		changes = append(changes, ch)
+	}
+	if t.channel != "" { // by any slot: the cluster tells all its nodes
+		var ch change
+		ch.op("B", t.channel, raw)
+		changes = append(changes, ch)
+	}
+	return changes
+}
+
+// commit applies changes that end no claim.
+func (c *Conn) commit(ctx context.Context, changes []change) error {
+	for _, ch := range changes {
+		if ch.shard == nil {
+			limited, cancel := c.rdb.Deadline(ctx)
+			err := c.rdb.Do(limited, c.rdb.B().Publish().Channel(ch.args[1]).Message(ch.args[2]).Build()).Error()
+			cancel()
+			if err != nil {
+				return fault(ctx, err)
+			}
+			continue
+		}
+		if _, err := c.apply(ctx, ch.shard, []change{ch}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // change is what apply.lua does as a whole.
 type change struct {
+	shard *shard // nil: a broadcast alone
 	field string // of the claim that it ends; empty for none
 	ops   int
 	args  []string
@@ -235,24 +278,24 @@ const (
 	applyBytes   = 4 << 20
 )
 
-// apply applies changes, many in one script, and tells which were: a change is
-// not if its claim had ended. After an error some may be and some not.
-func (c *Conn) apply(ctx context.Context, changes []change) (done []bool, err error) {
+// apply applies changes to one shard, many in one script, and tells which were: a
+// change is not if its claim had ended. After an error some may be and some not.
+func (c *Conn) apply(ctx context.Context, sh *shard, changes []change) (done []bool, err error) {
 	done = make([]bool, 0, len(changes))
 	for len(changes) > 0 {
-		n, bytes, words := 0, 0, 3
+		n, bytes, words := 0, 0, 5
 		for n < len(changes) && n < applyChanges && (n == 0 || bytes+changes[n].bytes <= applyBytes) {
 			bytes += changes[n].bytes
 			words += 2 + len(changes[n].args)
 			n++
 		}
-		args := append(make([]string, 0, words), c.keys.unacked, c.keys.index, c.keys.prefix)
+		args := append(make([]string, 0, words), sh.unacked, sh.index, c.keys.prefix, sh.home, sh.spread)
 		for _, ch := range changes[:n] {
 			args = append(args, ch.field, strconv.Itoa(ch.ops))
 			args = append(args, ch.args...)
 		}
 		limited, cancel := c.rdb.Deadline(ctx)
-		out, err := applyScript.Exec(limited, c.rdb, nil, args).AsIntSlice()
+		out, err := c.exec(limited, applyScript, sh, args).AsIntSlice()
 		cancel()
 		if err != nil {
 			return done, fault(ctx, err)

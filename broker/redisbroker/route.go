@@ -29,6 +29,9 @@ func (c *Conn) Declare(ctx context.Context, queues ...broker.Queue) error {
 		if q.Name == "" {
 			return fmt.Errorf("declare queue: it has no name: %w", broker.ErrNoQueue)
 		}
+		if err := c.keys.check(q.Name); err != nil {
+			return err
+		}
 		if q.NoDeclare {
 			ok, err := c.exists(ctx, q.Name)
 			if err == nil && !ok {
@@ -107,7 +110,8 @@ func (c *Conn) exists(ctx context.Context, queue string) (bool, error) {
 	defer cancel()
 	for _, r := range c.rdb.DoMulti(ctx,
 		c.rdb.B().Sismember().Key(c.keys.queues).Member(queue).Build(),
-		c.rdb.B().Exists().Key(append(c.keys.lists(queue), c.keys.binding(queue))...).Build()) {
+		c.rdb.B().Exists().Key(c.keys.lists(queue)...).Build(),
+		c.rdb.B().Exists().Key(c.keys.binding(queue)).Build()) {
 		n, err := r.AsInt64()
 		if err != nil {
 			return false, fault(ctx, err)

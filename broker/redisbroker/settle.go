@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/lovage-go/lovage/broker"
-	"github.com/lovage-go/lovage/internal/redisconn"
 )
 
 // Settle ends claims, many in one script. A claim that has ended, as all have
@@ -18,21 +18,28 @@ func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement
 	for i, s := range settlements {
 		finishes[i].Settle = s
 	}
-	return cs.FinishAll(ctx, finishes...)
+	return cs.finishAll(ctx, finishes)
 }
+
+// finisher is a consumer where one script reaches queues and results alike: not in
+// a cluster.
+type finisher struct{ *Consumer }
 
 // FinishAll commits finishes, each as a whole or not at all, many in one
 // script: what follows, the results under Celery's keys of this database and the
 // end of the claim, by which it is fenced.
-func (cs *Consumer) FinishAll(ctx context.Context, finishes ...broker.Finish) error {
+func (cs finisher) FinishAll(ctx context.Context, finishes ...broker.Finish) error {
+	return cs.finishAll(ctx, finishes)
+}
+
+func (cs *Consumer) finishAll(ctx context.Context, finishes []broker.Finish) error {
 	if len(finishes) == 0 {
 		return nil
 	}
 	var (
 		errs    = make([]error, len(finishes))
-		changes = make([]change, 0, len(finishes))
-		at      = make([]int, 0, len(finishes))
 		claims  = make([]*claim, len(finishes))
+		batches []*batch // by shard
 	)
 	for i := range finishes {
 		ch, cl, err := cs.finish(ctx, &finishes[i])
@@ -40,15 +47,23 @@ func (cs *Consumer) FinishAll(ctx context.Context, finishes ...broker.Finish) er
 			continue
 		}
 		claims[i] = cl
-		changes, at = append(changes, ch), append(at, i)
+		at := slices.IndexFunc(batches, func(b *batch) bool { return b.shard == ch.shard })
+		if at < 0 {
+			at = len(batches)
+			batches = append(batches, &batch{shard: ch.shard, changes: make([]change, 0, len(finishes)), at: make([]int, 0, len(finishes))})
+		}
+		b := batches[at]
+		b.changes, b.at = append(b.changes, ch), append(b.at, i)
 	}
-	done, err := cs.conn.apply(ctx, changes)
-	for j, i := range at {
-		switch {
-		case j >= len(done):
-			errs[i] = err
-		case !done[j]:
-			errs[i] = errLost(finishes[i].Settle.Delivery)
+	for _, b := range batches {
+		done, err := cs.conn.apply(ctx, b.shard, b.changes)
+		for j, i := range b.at {
+			switch {
+			case j >= len(done):
+				errs[i] = err
+			case !done[j]:
+				errs[i] = errLost(finishes[i].Settle.Delivery)
+			}
 		}
 	}
 	cs.mu.Lock()
@@ -59,6 +74,13 @@ func (cs *Consumer) FinishAll(ctx context.Context, finishes ...broker.Finish) er
 	}
 	cs.mu.Unlock()
 	return collapse(errs)
+}
+
+// batch is the changes of one shard.
+type batch struct {
+	shard   *shard
+	changes []change
+	at      []int // positions
 }
 
 // finish prepares a finish; what can be refused is refused here.
@@ -78,7 +100,7 @@ func (cs *Consumer) finish(ctx context.Context, f *broker.Finish) (ch change, cl
 	if !running {
 		return ch, nil, errLost(d)
 	}
-	ch.field = cl.field
+	ch.shard, ch.field = cl.id.shard, cl.field
 	m.redelivered = true
 	switch f.Settle.Action {
 	case broker.Ack, broker.Reject:
@@ -105,7 +127,7 @@ func (cs *Consumer) finish(ctx context.Context, f *broker.Finish) (ch change, cl
 		ch.add(cs.conn, msg, t, text)
 	}
 	for _, r := range f.Store {
-		ch.op(redisconn.AppendStore([]string{"S"}, "", r)...)
+		ch.op(cs.conn.rdb.AppendStore([]string{"S"}, "", r)...)
 	}
 	return ch, cl, nil
 }
@@ -114,7 +136,7 @@ func (cs *Consumer) finish(ctx context.Context, f *broker.Finish) (ch change, cl
 func (cs *Consumer) handBack(cl *claim) (ch change) {
 	m := cl.marks
 	m.redelivered = true
-	ch.field = cl.field
+	ch.shard, ch.field = cl.id.shard, cl.field
 	ch.op("R", cl.list, mark(cl.raw, m))
 	return ch
 }

@@ -16,15 +16,16 @@ const sweepBatch = 100
 // longer than the option visibility_timeout, as they do for one another. Without
 // the option it is left to them: theirs may be longer than kombu's default.
 func (c *Conn) sweep(ctx context.Context) error {
-	if c.visibility <= 0 {
+	sh := c.keys.whole
+	if c.visibility <= 0 || sh == nil { // Python has no clusters
 		return nil
 	}
-	fields, err := sweepScript.Exec(ctx, c.rdb, []string{c.keys.index},
+	fields, err := sweepScript.Exec(ctx, c.rdb, []string{sh.index},
 		[]string{strconv.Itoa(int(c.visibility.Seconds())), itoa(sweepBatch)}).AsStrSlice()
 	if err != nil || len(fields) == 0 {
 		return fault(ctx, err)
 	}
-	records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(c.keys.unacked).Field(fields...).Build()).ToArray()
+	records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(sh.unacked).Field(fields...).Build()).ToArray()
 	if err != nil {
 		return fault(ctx, err)
 	}
@@ -62,7 +63,7 @@ func (c *Conn) sweep(ctx context.Context) error {
 		}
 		changes = append(changes, ch)
 	}
-	_, err = c.apply(ctx, changes)
+	_, err = c.apply(ctx, sh, changes)
 	return err
 }
 

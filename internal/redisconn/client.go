@@ -17,6 +17,7 @@ import (
 type Client struct {
 	rueidis.Client
 	DB      int
+	Cluster bool
 	ID      string        // the store: server and database
 	Timeout time.Duration // of one round trip: socket_timeout, 10 s
 }
@@ -27,7 +28,8 @@ func Dial(ctx context.Context, url string, o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{DB: opt.SelectDB, ID: id, Timeout: o.Seconds("socket_timeout", 10*time.Second)}
+	scheme, _, _ := strings.Cut(url, ":")
+	c := &Client{DB: opt.SelectDB, Cluster: IsCluster(scheme), ID: id, Timeout: o.Seconds("socket_timeout", 10*time.Second)}
 	opt.ConnWriteTimeout = c.Timeout
 	opt.Dialer.Timeout = o.Seconds("socket_connect_timeout", 5*time.Second)
 	opt.Dialer.KeepAlive = 5 * time.Second
@@ -53,6 +55,10 @@ func Dial(ctx context.Context, url string, o Options) (*Client, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if c.Cluster && c.Mode() != rueidis.ClientModeCluster {
+		c.Close()
+		return nil, errors.New("the server is no node of a Redis Cluster: name it by redis://")
 	}
 	return c, nil
 }
@@ -81,6 +87,13 @@ type Sentinels struct{ Closed, Unavailable error }
 // passing are the answers of a server that cannot serve now and may later.
 var passing = [...]string{"LOADING", "READONLY", "OOM", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "MISCONF", "NOREPLICAS", "UNBLOCKED", "MAXCLIENTS", "ERR max number of clients"}
 
+// Moving reports whether a cluster refused a command, before any of it was done,
+// because the slot of its keys is on its way to another node.
+func Moving(err error) bool {
+	re, ok := rueidis.IsRedisErr(err)
+	return ok && (re.IsTryAgain() || strings.HasPrefix(re.Error(), "MOVED") || strings.HasPrefix(re.Error(), "ASK"))
+}
+
 // Fault sorts an error: the context's cause, closed on this side, passing, or
 // what the server refused for good.
 func (s Sentinels) Fault(ctx context.Context, err error) error {
@@ -98,6 +111,9 @@ func (s Sentinels) Fault(ctx context.Context, err error) error {
 			if strings.HasPrefix(re.Error(), p) {
 				return fmt.Errorf("redis: %w: %w", s.Unavailable, err)
 			}
+		}
+		if _, moved := re.IsMoved(); moved {
+			return fmt.Errorf("redis: the server is a node of a Redis Cluster, name it by rediscluster://: %w", err)
 		}
 		return fmt.Errorf("redis: %w", err)
 	}

@@ -39,7 +39,7 @@ end
 `
 
 // AppendStore appends the arguments of one store.
-func AppendStore(args []string, prefix string, r *protocol.Record) []string {
+func (c *Client) AppendStore(args []string, prefix string, r *protocol.Record) []string {
 	mode := "other"
 	if r.State == protocol.Success {
 		mode = "marked"
@@ -47,11 +47,18 @@ func AppendStore(args []string, prefix string, r *protocol.Record) []string {
 			mode = "success"
 		}
 	}
-	return append(args, prefix+TaskKey+r.TaskID, MarkKey(prefix, r.TaskID), mode, Milliseconds(r.Expires), string(r.Meta))
+	return append(args, prefix+TaskKey+r.TaskID, c.MarkKey(prefix, r.TaskID), mode, Milliseconds(r.Expires), string(r.Meta))
 }
 
-// MarkKey is where the success of a document of another form is marked.
-func MarkKey(prefix, id string) string { return prefix + "lovage.success." + id }
+// MarkKey is where the success of a document of another form is marked. In a
+// cluster it is in the slot of the result, whose key is its tag. (The key of a
+// result has no braces, unless task ids have.)
+func (c *Client) MarkKey(prefix, id string) string {
+	if c.Cluster {
+		return "{" + prefix + TaskKey + id + "}.lovage.success"
+	}
+	return prefix + "lovage.success." + id
+}
 
 // Milliseconds is a time to live as Redis takes it, rounded up; 0 is for ever.
 func Milliseconds(d time.Duration) string {

@@ -20,17 +20,22 @@ import (
 //	rediss://...?ssl_cert_reqs=required&ssl_ca_certs=...&ssl_certfile=...&ssl_keyfile=...
 //	redis+socket:///path/to/socket?virtual_host=db, socket://... for results
 //	sentinel://[:password@]host:port/db;sentinel://...  with the option master_name
+//	rediscluster://[user:password@]host:port;host:port;...  also redis+cluster, and rediss+cluster with TLS
 //
-// The id names the server and database, for finding out whether a broker and a
+// A cluster is found by any of its nodes and has no database but 0. The id names the server and database, for finding out whether a broker and a
 // backend are the same store.
 func ParseURL(raw string, o Options) (opt rueidis.ClientOption, id string, err error) {
 	parts := strings.Split(raw, ";")
-	if len(parts) > 1 && !strings.HasPrefix(parts[0], "sentinel:") {
-		return opt, "", errors.New("several Redis URLs in one are for sentinel:// alone: name one server, or the sentinels that know it")
+	scheme, _, _ := strings.Cut(raw, ":")
+	if len(parts) > 1 && scheme != "sentinel" && !IsCluster(scheme) {
+		return opt, "", errors.New("several Redis URLs in one are for sentinel:// and rediscluster:// alone: name one server, the sentinels that know it, or nodes of one cluster")
 	}
 	var ids []string
 	for i, part := range parts {
-		u, err := url.Parse(strings.TrimSpace(part))
+		if part = strings.TrimSpace(part); !strings.Contains(part, "://") {
+			part = scheme + "://" + part
+		}
+		u, err := url.Parse(part)
 		if err != nil {
 			var ue *url.Error // its text has the URL, password and all
 			if errors.As(err, &ue) {
@@ -43,7 +48,12 @@ func ParseURL(raw string, o Options) (opt rueidis.ClientOption, id string, err e
 		}
 	}
 	switch {
-	case strings.HasPrefix(raw, "sentinel:"):
+	case IsCluster(scheme):
+		if opt.SelectDB != 0 {
+			return opt, "", fmt.Errorf("a Redis Cluster has only database 0, the URL names %d: part applications by the transport option global_keyprefix", opt.SelectDB)
+		}
+		ids = append(ids, "cluster")
+	case scheme == "sentinel":
 		name := o.String("master_name", "")
 		if name == "" {
 			return opt, "", errors.New(`a sentinel:// URL needs the transport option master_name, the name that the sentinels know the master by`)
@@ -61,11 +71,16 @@ func ParseURL(raw string, o Options) (opt rueidis.ClientOption, id string, err e
 	return opt, "redis " + strings.Join(ids, ",") + "/" + strconv.Itoa(opt.SelectDB), nil
 }
 
+// IsCluster tells whether URLs of a scheme name nodes of a cluster.
+func IsCluster(scheme string) bool {
+	return scheme == "rediscluster" || scheme == "redis+cluster" || scheme == "rediss+cluster"
+}
+
 func addURL(opt *rueidis.ClientOption, u *url.URL, first bool) error {
 	q := u.Query()
 	db := strings.Trim(u.Path, "/")
 	switch u.Scheme {
-	case "redis", "rediss", "sentinel":
+	case "redis", "rediss", "sentinel", "rediscluster", "redis+cluster", "rediss+cluster":
 		port := "6379"
 		if u.Scheme == "sentinel" {
 			port = "26379"
@@ -83,7 +98,7 @@ func addURL(opt *rueidis.ClientOption, u *url.URL, first bool) error {
 		opt.DialCtxFn = dialSocket
 		db = ""
 	default:
-		return fmt.Errorf("scheme %q is none of Redis: use redis, rediss, redis+socket or sentinel", u.Scheme)
+		return fmt.Errorf("scheme %q is none of Redis: use redis, rediss, redis+socket, sentinel or rediscluster", u.Scheme)
 	}
 	if !first {
 		return nil
@@ -105,8 +120,12 @@ func addURL(opt *rueidis.ClientOption, u *url.URL, first bool) error {
 		opt.Username = u.User.Username()
 		opt.Password, _ = u.User.Password()
 	}
-	if u.Scheme == "rediss" {
-		cfg, err := tlsConfig(q, u.Hostname())
+	if u.Scheme == "rediss" || u.Scheme == "rediss+cluster" {
+		host := u.Hostname()
+		if IsCluster(u.Scheme) {
+			host = "" // each node by the name that the cluster gives it
+		}
+		cfg, err := tlsConfig(q, host)
 		if err != nil {
 			return err
 		}

@@ -27,6 +27,9 @@ func TestParseURL(t *testing.T) {
 		{"rediss://h/1?ssl_cert_reqs=CERT_REQUIRED", []string{"h:6379"}, 1, "", "", true},
 		{"redis+socket:///run/redis.sock?virtual_host=3", []string{"/run/redis.sock"}, 3, "", "", false},
 		{"socket:///run/redis.sock", []string{"/run/redis.sock"}, 0, "", "", false},
+		{"rediscluster://u:p@a:1;b:2;rediscluster://c", []string{"a:1", "b:2", "c:6379"}, 0, "u", "p", false},
+		{"redis+cluster://a/0", []string{"a:6379"}, 0, "", "", false},
+		{"rediss+cluster://a;b", []string{"a:6379", "b:6379"}, 0, "", "", true},
 		{"sentinel://:p@a:1/5;sentinel://b", []string{"a:1", "b:26379"}, 5, "", "p", false},
 	} {
 		t.Run(c.url, func(t *testing.T) {
@@ -55,6 +58,7 @@ func TestParseURLRefuses(t *testing.T) {
 		{"redis://u:geheim@h:x", "invalid port"},
 		{"redis://a;redis://b", "sentinel://"},
 		{"http://h", "none of Redis"},
+		{"rediscluster://h/3", "only database 0"},
 		{"sentinel://h", "master_name"},
 		{"rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs"},
 		{"rediss://h?ssl_ca_certs=/nowhere.pem", "ssl_ca_certs"},

@@ -32,3 +32,19 @@ func TestRedisIsSharedAndRestarts(t *testing.T) {
 	}
 	c.Close()
 }
+
+func TestClusterHasAllSlots(t *testing.T) {
+	t.Parallel()
+	c := testenv.PrivateCluster(t)
+	for i, s := range append(c.Masters, c.Replicas...) {
+		s.Wait(t, "CLUSTER INFO", "cluster_slots_ok:16384")
+		role := "role:master"
+		if i >= len(c.Masters) {
+			role = "role:slave"
+		}
+		s.Wait(t, "INFO replication", role)
+	}
+	if a, b := c.Prefix(), c.Prefix(); a == b {
+		t.Errorf("two stores have the prefix %q", a)
+	}
+}

@@ -1,0 +1,277 @@
+package testenv
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// slots is how many slots a cluster has.
+const slots = 16384
+
+// RedisCluster is a running cluster of three masters, each with a third of the
+// slots. It is safe for concurrent use.
+type RedisCluster struct {
+	Masters  []*RedisServer
+	Replicas []*RedisServer // of the master of the same position; none if shared
+	stores   atomic.Int64
+}
+
+// cluster is the one of the test binary, as shared is its server.
+var cluster struct {
+	sync.Mutex
+	running *RedisCluster
+	users   int
+}
+
+// Cluster gives the cluster that the tests of one binary share, without
+// replicas; each takes a key prefix of its own by [RedisCluster.Prefix].
+func Cluster(t testing.TB) *RedisCluster {
+	t.Helper()
+	cluster.Lock()
+	defer cluster.Unlock()
+	if cluster.running == nil {
+		c, err := startCluster(t, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cluster.running = c
+	}
+	cluster.users++
+	t.Cleanup(func() {
+		cluster.Lock()
+		defer cluster.Unlock()
+		if cluster.users--; cluster.users == 0 {
+			cluster.running.kill()
+			cluster.running = nil
+		}
+	})
+	return cluster.running
+}
+
+// PrivateCluster starts a cluster for one test, each master with a replica.
+func PrivateCluster(t testing.TB) *RedisCluster {
+	t.Helper()
+	c, err := startCluster(t, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.kill)
+	return c
+}
+
+// URL names the cluster.
+func (c *RedisCluster) URL() string {
+	return "rediscluster://" + c.Masters[0].Addr + ";" + c.Masters[1].Addr + ";" + c.Masters[2].Addr
+}
+
+// Prefix takes a prefix for keys that nobody else uses: a cluster has one
+// database.
+func (c *RedisCluster) Prefix() string { return "t" + strconv.FormatInt(c.stores.Add(1), 10) + ":" }
+
+func (c *RedisCluster) kill() {
+	for _, s := range append(c.Masters, c.Replicas...) {
+		s.proc.kill()
+	}
+}
+
+func startCluster(t testing.TB, replicas bool) (*RedisCluster, error) {
+	c := &RedisCluster{}
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	err := func() error {
+		n := 3
+		if replicas {
+			n = 6
+		}
+		for i := range n {
+			bus := FreePort(t)
+			s, err := startRedis(t.TempDir(), "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "1000",
+				"--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")
+			if err != nil {
+				return err
+			}
+			if i < 3 {
+				c.Masters = append(c.Masters, s)
+				first, last := i*slots/3, (i+1)*slots/3-1
+				if _, err := s.Command(ctx, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(first), strconv.Itoa(last)); err != nil {
+					return err
+				}
+			} else {
+				c.Replicas = append(c.Replicas, s)
+			}
+			if i > 0 {
+				host, port, _ := net.SplitHostPort(s.Addr)
+				if _, err := c.Masters[0].Command(ctx, "CLUSTER", "MEET", host, port, bus); err != nil {
+					return err
+				}
+			}
+		}
+		all := append(append([]*RedisServer(nil), c.Masters...), c.Replicas...)
+		for _, s := range all {
+			if err := s.until(ctx, "CLUSTER INFO", "cluster_state:ok", "cluster_known_nodes:"+strconv.Itoa(n), "cluster_size:3"); err != nil {
+				return err
+			}
+		}
+		for i, s := range c.Replicas {
+			id, err := c.Masters[i].Command(ctx, "CLUSTER", "MYID")
+			if err == nil {
+				_, err = s.Command(ctx, "CLUSTER", "REPLICATE", id)
+			}
+			if err == nil {
+				err = s.until(ctx, "INFO replication", "master_link_status:up")
+			}
+			if err != nil {
+				return err
+			}
+		}
+		for _, s := range all { // each must know of all replicas, to elect one
+			for i := range c.Replicas {
+				id, err := c.Replicas[i].Command(ctx, "CLUSTER", "MYID")
+				if err == nil {
+					err = s.untilLine(ctx, id, "slave")
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}()
+	if err != nil {
+		c.kill()
+		return nil, fmt.Errorf("start a Redis cluster: %w", err)
+	}
+	return c, nil
+}
+
+// Command sends one command of plain words and gives its answer, the items of
+// an array in lines.
+func (s *RedisServer) Command(ctx context.Context, words ...string) (string, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.Addr)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if end, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(end); err != nil {
+			return "", err
+		}
+	}
+	if _, err := io.WriteString(c, strings.Join(words, " ")+"\r\n"); err != nil {
+		return "", err
+	}
+	text, err := answer(bufio.NewReader(c))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", strings.Join(words, " "), err)
+	}
+	return text, nil
+}
+
+func answer(r *bufio.Reader) (string, error) {
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	line = strings.TrimSpace(line)
+	n, _ := strconv.Atoi(line[1:])
+	switch line[0] {
+	case '-':
+		return "", errors.New(line[1:])
+	case '$':
+		text := make([]byte, max(n, 0)+2)
+		if n < 0 {
+			return "", nil
+		}
+		_, err = io.ReadFull(r, text)
+		return string(text[:n]), err
+	case '*':
+		items := make([]string, n)
+		for i := range items {
+			if items[i], err = answer(r); err != nil {
+				return "", err
+			}
+		}
+		return strings.Join(items, "\n"), nil
+	}
+	return line[1:], nil
+}
+
+// Do is [RedisServer.Command] for a command that must succeed.
+func (s *RedisServer) Do(t testing.TB, words ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	text, err := s.Command(ctx, words...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// Keys lists the keys of a server by a pattern.
+func (s *RedisServer) Keys(t testing.TB, pattern string) []string {
+	t.Helper()
+	return strings.Fields(s.Do(t, "KEYS", pattern))
+}
+
+// untilLine asks until the line of a node has a word.
+func (s *RedisServer) untilLine(ctx context.Context, node, word string) error {
+	return s.ask(ctx, "CLUSTER NODES", func(text string) bool {
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, node) && strings.Contains(line, word) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// until asks until the answer has all the words.
+func (s *RedisServer) until(ctx context.Context, command string, words ...string) error {
+	return s.ask(ctx, command, func(text string) bool {
+		for _, w := range words {
+			if !strings.Contains(text, w) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (s *RedisServer) ask(ctx context.Context, command string, well func(string) bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		text, err := s.Command(ctx, strings.Fields(command)...)
+		if err == nil && well(text) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-s.proc.done:
+			return fmt.Errorf("redis-server on %s ended: %s", s.Addr, s.proc.output())
+		case <-ctx.Done():
+			return fmt.Errorf("%s on %s: %w; it says: %s", command, s.Addr, ctx.Err(), text)
+		}
+	}
+}
+
+// Wait asks until the answer to a command has all the words.
+func (s *RedisServer) Wait(t testing.TB, command string, words ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := s.until(ctx, command, words...); err != nil {
+		t.Fatal(err)
+	}
+}
