@@ -203,7 +203,7 @@ func (a *App) resolve() (err error) {
 	}
 	a.limits = serializer.Limits{MaxBytes: a.conf.TaskMaxMessageSize}
 	a.codecs = serializer.NewRegistry()
-	if a.router, err = newRouter(a.conf); err != nil {
+	if a.router, err = newRouter(a.conf, a.rand.uuid); err != nil {
 		return err
 	}
 	a.publish = publishChain(a.interceptors, a.publishNow)

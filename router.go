@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/lovage-go/lovage/broker"
@@ -26,14 +27,22 @@ type route struct {
 	opts    options
 }
 
-func newRouter(conf *resolved) (*router, error) {
+func newRouter(conf *resolved, newID func() string) (*router, error) {
 	r := &router{conf: conf, queues: map[string]broker.Queue{}, exact: map[string]*route{}}
-	for _, q := range conf.TaskQueues {
+	conf.TaskQueues = slices.Clone(conf.TaskQueues)
+	for i, q := range conf.TaskQueues {
+		if q.Name == "" && q.Exchange.Type == "fanout" { // broker.Broadcast
+			q.Name = "bcast." + newID()
+			conf.TaskQueues[i].Name = q.Name
+		}
 		if q.Exchange.Type == "" {
 			q.Exchange.Type = conf.TaskDefaultExchangeType
 		}
 		if q.Exchange.Name == "" && q.RoutingKey == "" {
 			q.Exchange.Name, q.RoutingKey = q.Name, q.Name
+		}
+		if q.RoutingKey == "" {
+			q.RoutingKey = conf.TaskDefaultRoutingKey
 		}
 		r.queues[q.Name] = q
 		if q.Alias != "" {

@@ -42,6 +42,14 @@ type Queue struct {
 	Consumer    map[string]any // consumer_arguments
 }
 
+// Broadcast returns Celery's queue of that name: each worker has one of its own
+// on a fanout exchange, so that every worker gets a copy of a message. It is known
+// by the exchange's name, as its alias; the App gives it a name that is unique.
+// It goes with its consumer.
+func Broadcast(exchange string) Queue {
+	return Queue{Alias: exchange, Exchange: Exchange{Name: exchange, Type: "fanout"}, AutoDelete: true}
+}
+
 // Named returns the plain durable direct queue of a name, as Celery makes it
 // for a name it does not know: exchange and routing key are the name.
 func Named(name string) Queue {

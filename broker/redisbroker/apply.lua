@@ -11,6 +11,9 @@
 --   D queue head raw      dead-letter; head is JSON that lacks at
 --   S (see store)         store a result
 --   B channel message     publish
+--   H queue token         note that a queue has what comes by a channel, too
+--   F queue list raw token  push to the producing end what came by a channel, if
+--                         nobody has noted it: all who consume from a queue hear it
 -- Returns 1 or 0 for each change.
 local ARGV, call = ARGV, redis.call
 local unacked, index, prefix, home = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -23,6 +26,9 @@ local function park(i)
   call('HSET', parked .. '.raw', id, ARGV[i + 3])
   call('ZADD', parked, ARGV[i + 2], id)
   return i + 4
+end
+local function heard(queue, token)
+  return call('SET', home .. 'lovage.heard.' .. queue .. '.' .. token, '1', 'NX', 'EX', 300)
 end
 local ops = {
   L = function(i) call('LPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
@@ -47,8 +53,13 @@ local ops = {
   end,
   S = store,
   B = function(i) call('PUBLISH', ARGV[i], ARGV[i + 1]) return i + 2 end,
+  H = function(i) heard(ARGV[i], ARGV[i + 1]) return i + 2 end,
+  F = function(i)
+    if heard(ARGV[i], ARGV[i + 3]) then call('LPUSH', prefix .. ARGV[i + 1], ARGV[i + 2]) end
+    return i + 4
+  end,
 }
-local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2}
+local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2, H = 2, F = 4}
 local done, out, i = {}, {}, 6
 while i <= #ARGV do
   local field, count = ARGV[i], tonumber(ARGV[i + 1])

@@ -24,6 +24,11 @@ type Consumer struct {
 	turn  chan struct{} // holds one token: whose Claim it is
 	first int           // which stand is asked first; with the turn
 
+	tuning  sync.Mutex      // guards taps and asked
+	taps    map[string]*tap // by exchange
+	asked   []broker.Queue  // for good
+	tapping sync.WaitGroup
+
 	mu      sync.Mutex
 	closed  bool
 	stands  []*stand    // replaced as a whole
@@ -65,10 +70,10 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 	}
 	cs := &Consumer{
 		conn: c, name: cfg.Worker, token: redisconn.Token(), lease: cmp.Or(max(cfg.Lease, 0), c.lease), ring: make(chan struct{}, 1),
-		done: make(chan struct{}), turn: make(chan struct{}, 1), changed: make(chan struct{}), held: map[*claim]struct{}{},
+		done: make(chan struct{}), turn: make(chan struct{}, 1), changed: make(chan struct{}), held: map[*claim]struct{}{}, taps: map[string]*tap{},
 	}
 	if err := cs.Update(ctx, cfg.Queues...); err != nil {
-		return nil, err
+		return nil, errors.Join(err, cs.tune(ctx, nil))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,6 +98,18 @@ func (cs *Consumer) Update(ctx context.Context, queues ...broker.Queue) error {
 			names = append(names, q.Name)
 		}
 	}
+	cs.tuning.Lock()
+	defer cs.tuning.Unlock()
+	if err := cs.tune(ctx, queues); err != nil {
+		return err
+	}
+	if err := cs.conn.show(ctx, queues); err != nil {
+		return err
+	}
+	if err := cs.leave(ctx, cs.asked, queues); err != nil {
+		return err
+	}
+	cs.asked = queues
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.stand(names)
@@ -112,6 +129,11 @@ func (cs *Consumer) Close() error {
 	cs.closed = true
 	close(cs.done)
 	cs.mu.Unlock()
+	cs.tuning.Lock()
+	err := cs.tune(context.Background(), nil)
+	asked := cs.asked
+	cs.tuning.Unlock()
+	cs.tapping.Wait()
 	cs.turn <- struct{}{} // a Claim under way sees the end and leaves
 	stands, _ := cs.standing()
 	cs.mu.Lock()
@@ -143,7 +165,6 @@ func (cs *Consumer) Close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*cs.conn.rdb.Timeout)
 	defer cancel()
-	var err error
 	for sh, chs := range changes {
 		if _, e := cs.conn.apply(ctx, sh, chs); e != nil {
 			err = e
@@ -158,6 +179,9 @@ func (cs *Consumer) Close() error {
 		if err == nil {
 			_, err = cs.conn.unpark(ctx, q, cs.token, false)
 		}
+	}
+	if err == nil {
+		err = cs.conn.remove(ctx, asked)
 	}
 	if err != nil && !errors.Is(err, broker.ErrClosed) {
 		return fmt.Errorf("hand back the claims of %s: %w", cs.name, err)

@@ -42,6 +42,14 @@ func (c *Conn) Broadcast(ctx context.Context, exchange string, msgs ...*broker.M
 
 // Listen starts to receive what is broadcast from now on.
 func (c *Conn) Listen(ctx context.Context, exchange, pattern string) (broker.Listener, error) {
+	l, err := c.listen(ctx, exchange, pattern)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (c *Conn) listen(ctx context.Context, exchange, pattern string) (*listener, error) {
 	if err := c.alive(); err != nil {
 		return nil, err
 	}
@@ -167,6 +175,29 @@ func (l *listener) take() (payload string, ok bool) {
 	return payload, true
 }
 
+// next waits for what was published. What is empty only asks who listens.
+func (l *listener) next(ctx context.Context) (payload string, err error) {
+	for {
+		select {
+		case <-l.done:
+			return "", l.errClosed()
+		default:
+		}
+		for payload, ok := l.take(); ok; payload, ok = l.take() {
+			if payload != "" {
+				return payload, nil
+			}
+		}
+		select {
+		case <-l.ring:
+		case <-l.done:
+			return "", l.errClosed()
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
+}
+
 // Next waits for the next message that the pattern matches.
 func (l *listener) Next(ctx context.Context) (broker.Delivery, error) {
 	select {
@@ -178,25 +209,15 @@ func (l *listener) Next(ctx context.Context) (broker.Delivery, error) {
 		return broker.Delivery{}, context.Cause(ctx)
 	}
 	for {
-		select {
-		case <-l.done:
-			return broker.Delivery{}, l.errClosed()
-		default:
+		payload, err := l.next(ctx)
+		if err != nil {
+			return broker.Delivery{}, err
 		}
-		for payload, ok := l.take(); ok; payload, ok = l.take() {
-			cl := claim{raw: payload}
-			d := cl.delivery()
-			d.Claim = nil
-			if d.Malformed != nil || broker.MatchTopic(l.pattern, d.RoutingKey) || !l.conn.keys.patterns {
-				return d, nil
-			}
-		}
-		select {
-		case <-l.ring:
-		case <-l.done:
-			return broker.Delivery{}, l.errClosed()
-		case <-ctx.Done():
-			return broker.Delivery{}, context.Cause(ctx)
+		cl := claim{raw: payload}
+		d := cl.delivery()
+		d.Claim = nil
+		if d.Malformed != nil || broker.MatchTopic(l.pattern, d.RoutingKey) || !l.conn.keys.patterns {
+			return d, nil
 		}
 	}
 }

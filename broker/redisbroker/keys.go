@@ -112,6 +112,11 @@ func (k *keys) check(queue string) error {
 func (k *keys) binding(exchange string) string   { return k.prefix + "_kombu.binding." + exchange }
 func (k *keys) fanoutSet(exchange string) string { return k.prefix + "lovage.fanout." + exchange }
 
+// member is an entry of an exchange's bindings.
+func (k *keys) member(routingKey, pattern, queue string) string {
+	return routingKey + k.sep + pattern + k.sep + queue
+}
+
 // channel is where a fanout exchange's messages with a routing key are published.
 func (k *keys) channel(exchange, key string) string {
 	if key != "" && k.patterns {

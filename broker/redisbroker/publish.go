@@ -198,7 +198,7 @@ func (c *Conn) gather(changes []change, m *broker.Message, t target, raw string)
 	}
 	for _, q := range t.queues {
 		ch := change{shard: c.keys.shard(q)}
-		ch.add(c, m, target{queues: []string{q}}, raw)
+		ch.add(c, m, target{queues: []string{q}, fanout: t.fanout}, raw)
 		changes = append(changes, ch)
 	}
 	if t.channel != "" { // by any slot: the cluster tells all its nodes
@@ -249,6 +249,9 @@ func (ch *change) op(args ...string) {
 func (ch *change) add(c *Conn, m *broker.Message, t target, raw string) {
 	for _, q := range t.queues {
 		list := c.keys.list(q, priorityOf(m))
+		if t.fanout {
+			ch.op("H", q, token(raw))
+		}
 		switch {
 		case m.NotBefore.IsZero():
 			ch.op("L", list, raw)

@@ -48,7 +48,7 @@ func (c *Conn) Replies(ctx context.Context, exchange, routingKey string) (broker
 	}
 	queue := routingKey + "." + exchange
 	l := &replies{conn: c, list: c.keys.prefix + queue, table: c.keys.binding(exchange),
-		member: routingKey + c.keys.sep + c.keys.sep + queue}
+		member: c.keys.member(routingKey, "", queue)}
 	l.open, l.end = context.WithCancel(context.Background())
 	limited, cancel := c.rdb.Deadline(ctx)
 	defer cancel()

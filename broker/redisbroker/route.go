@@ -41,8 +41,10 @@ func (c *Conn) Declare(ctx context.Context, queues ...broker.Queue) error {
 				return err
 			}
 		}
-		cmds = append(cmds, b().Sadd().Key(c.keys.queues).Member(q.Name).Build())
-		for _, bind := range append([]broker.Binding{{Exchange: q.Exchange, RoutingKey: q.RoutingKey}}, q.Bindings...) {
+		if !passing(q) {
+			cmds = append(cmds, b().Sadd().Key(c.keys.queues).Member(q.Name).Build())
+		}
+		for _, bind := range bindings(q) {
 			name, kind := bind.Exchange.Name, cmp.Or(bind.Exchange.Type, direct)
 			if name == "" {
 				continue
@@ -53,14 +55,16 @@ func (c *Conn) Declare(ctx context.Context, queues ...broker.Queue) error {
 			case topic:
 				pattern = kombuPattern(bind.RoutingKey)
 			case fanout:
-				cmds = append(cmds, b().Sadd().Key(c.keys.fanoutSet(name)).Member(q.Name).Build())
+				if !passing(q) {
+					cmds = append(cmds, b().Sadd().Key(c.keys.fanoutSet(name)).Member(q.Name).Build())
+				}
 			default:
 				return fmt.Errorf("declare queue %q: exchange %q is of type %q, the Redis broker has direct, topic and fanout: %w",
 					q.Name, name, kind, broker.ErrUnsupported)
 			}
 			cmds = append(cmds, b().Hset().Key(c.keys.exchanges).FieldValue().FieldValue(name, kind).Build())
-			if kind != fanout {
-				cmds = append(cmds, b().Sadd().Key(c.keys.binding(name)).Member(bind.RoutingKey+c.keys.sep+pattern+c.keys.sep+q.Name).Build())
+			if !passing(q) { // else while it is consumed from
+				cmds = append(cmds, b().Sadd().Key(c.keys.binding(name)).Member(c.keys.member(bind.RoutingKey, pattern, q.Name)).Build())
 			}
 		}
 	}
@@ -76,10 +80,31 @@ func (c *Conn) Declare(ctx context.Context, queues ...broker.Queue) error {
 	}
 	c.mu.Lock()
 	for _, q := range queues {
-		c.known[q.Name] = true
+		c.known[q.Name] = c.known[q.Name] || !passing(q)
 	}
 	c.mu.Unlock()
 	return nil
+}
+
+// bindings are all of a queue.
+func bindings(q broker.Queue) []broker.Binding {
+	return append([]broker.Binding{{Exchange: q.Exchange, RoutingKey: q.RoutingKey}}, q.Bindings...)
+}
+
+// fanouts are the fanout exchanges that a queue is bound to.
+func fanouts(q broker.Queue) (bound []broker.Binding) {
+	for _, b := range bindings(q) {
+		if b.Exchange.Type == fanout && b.Exchange.Name != "" {
+			bound = append(bound, b)
+		}
+	}
+	return bound
+}
+
+// passing reports whether a queue is there only while it is consumed from: one
+// that deletes itself, on a fanout exchange. As with kombu, other queues stay.
+func passing(q broker.Queue) bool {
+	return (q.AutoDelete || q.Exclusive) && len(fanouts(q)) > 0
 }
 
 // kombuPattern is the regular expression that kombu keeps beside a topic pattern.
@@ -127,6 +152,7 @@ func (c *Conn) exists(ctx context.Context, queue string) (bool, error) {
 type target struct {
 	queues  []string
 	channel string // of a fanout exchange, for those who only listen
+	fanout  bool   // queues hear the channel as well
 }
 
 // route finds the queues that take a message; none is no error unless it is
@@ -136,7 +162,7 @@ func (c *Conn) route(ctx context.Context, m *broker.Message) (t target, err erro
 	name := m.Queue
 	if m.Exchange == "" {
 		name = cmp.Or(name, m.RoutingKey)
-	} else if t, err = c.bound(ctx, m.Exchange, m.RoutingKey); err != nil || len(t.queues) > 0 {
+	} else if t, err = c.bound(ctx, m.Exchange, m.RoutingKey); err != nil || len(t.queues) > 0 || t.channel != "" {
 		return t, err
 	}
 	if name != "" {
@@ -157,7 +183,9 @@ func (c *Conn) route(ctx context.Context, m *broker.Message) (t target, err erro
 }
 
 // bound looks the bindings of an exchange up. The type of one that only Python
-// has declared shows in its bindings: those of a topic exchange have a pattern.
+// has declared shows in its bindings: those of a topic exchange have a pattern,
+// and the channels of a fanout exchange have listeners, who do not mind a message
+// that is empty.
 func (c *Conn) bound(ctx context.Context, exchange, key string) (t target, err error) {
 	ctx, cancel := c.rdb.Deadline(ctx)
 	defer cancel()
@@ -177,9 +205,18 @@ func (c *Conn) bound(ctx context.Context, exchange, key string) (t target, err e
 	if err != nil {
 		return t, fault(ctx, err)
 	}
+	if kind == "" && len(members) > 0 && !c.keys.spread {
+		n, err := c.rdb.Do(ctx, c.rdb.B().Publish().Channel(c.keys.channel(exchange, key)).Message("").Build()).AsInt64()
+		if err != nil {
+			return t, fault(ctx, err)
+		}
+		if n > 0 {
+			kind = fanout
+		}
+	}
 	if kind == fanout {
 		slices.Sort(listed)
-		return target{queues: listed, channel: c.keys.channel(exchange, key)}, nil
+		return target{queues: listed, channel: c.keys.channel(exchange, key), fanout: true}, nil
 	}
 	for _, m := range members {
 		parts := strings.Split(m, c.keys.sep)
