@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/broker/redisbroker"
 	"github.com/lovage-go/lovage/internal/testenv"
 )
 
@@ -179,4 +181,75 @@ func TestBroadcastQueueGoesWithItsConsumer(t *testing.T) {
 			t.Errorf("key %q is left", k)
 		}
 	}
+}
+
+// TestFanoutThatOverflows: while the server takes no messages, what is heard is
+// kept up to a bound; what is lost beyond it is told.
+func TestFanoutThatOverflows(t *testing.T) {
+	t.Parallel()
+	server := testenv.PrivateRedis(t)
+	var log syncBuffer
+	c, err := redisbroker.Open(t.Context(), broker.Config{URL: server.URL(0), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cs, err := c.Consume(t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{{Name: "q", Exchange: broker.Exchange{Name: "x", Type: "fanout"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := limit(t)
+	server.Do(t, "CONFIG", "SET", "maxmemory", "1")
+	const sent = 12_000
+	for at := 0; at < sent; at += 500 {
+		msgs := make([]*broker.Message, 500)
+		for i := range msgs {
+			msgs[i] = task("", fmt.Sprint(at+i))
+		}
+		if err := c.Broadcast(ctx, "x", msgs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Do(t, "CONFIG", "SET", "maxmemory", "0")
+	got := map[string]bool{}
+	last := fmt.Sprint(sent - 1)
+	for !got[last] {
+		ds, err := cs.Claim(ctx, 500)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sts := make([]broker.Settlement, len(ds))
+		for i := range ds {
+			got[ds[i].Properties.CorrelationID] = true
+			sts[i].Delivery = &ds[i]
+		}
+		if err := cs.Settle(ctx, sts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cs.Close(); err != nil { // all is told by then
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("lost=%d", sent-len(got))
+	if len(got) < 10_000 || len(got) == sent || !strings.Contains(log.String(), want) {
+		t.Errorf("claimed %d of %d, want 10,000 or some more, and %q in the log:\n%s", len(got), sent, want, log.String())
+	}
+}
+
+// syncBuffer is a log that may be read while it is written.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
