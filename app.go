@@ -58,7 +58,11 @@ type App struct {
 	clock       events.Clock
 	controlOnce sync.Once
 	control     *control.Client
-	declared    sync.Map // queue name -> struct{}: declared on conn
+	choice      struct { // of brokers
+		sync.Mutex
+		of map[string]*failover // by broker_url
+	}
+	declared sync.Map // queue name -> struct{}: declared on conn
 
 	origin string
 	closed bool

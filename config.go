@@ -27,6 +27,10 @@ type Config struct {
 	// BrokerURL is where messages travel: one URL, or several with ; between
 	// them, tried in turn. Default: none, unless package embedded is imported.
 	BrokerURL string
+	// BrokerFailoverStrategy is the order in which several URLs are tried:
+	// "round-robin", as they are written, or "shuffle". One that works is kept
+	// until it fails. Default round-robin.
+	BrokerFailoverStrategy string
 	// BrokerReadURL and BrokerWriteURL replace BrokerURL for consuming and for
 	// publishing. Default: BrokerURL.
 	BrokerReadURL  string

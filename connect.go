@@ -15,10 +15,10 @@ func (a *App) Broker(ctx context.Context) (broker.Conn, error) {
 	if err := a.Freeze(); err != nil {
 		return nil, err
 	}
-	var url string
+	var f *failover
 	if a.openBroker == nil && !a.conn.Opened() { // a mistake of the configuration needs no back-off
 		var err error
-		if url, err = a.brokerURL(); err != nil {
+		if f, err = a.brokers(false); err != nil {
 			return nil, err
 		}
 	}
@@ -26,9 +26,13 @@ func (a *App) Broker(ctx context.Context) (broker.Conn, error) {
 		if a.openBroker != nil {
 			return a.openBroker(ctx)
 		}
-		return broker.Open(ctx, broker.Config{
-			URL: url, Options: a.conf.BrokerTransportOptions, Logger: a.log, MaxBody: a.conf.TaskMaxMessageSize,
-		})
+		if f == nil { // another has closed it in between
+			var err error
+			if f, err = a.brokers(false); err != nil {
+				return nil, err
+			}
+		}
+		return f.open(ctx, a.openURL)
 	})
 	return conn, closedError(err)
 }
@@ -80,13 +84,14 @@ func (a *App) OpenBroker(ctx context.Context) (broker.Conn, error) {
 	if a.openBroker != nil {
 		return a.openBroker(ctx)
 	}
-	url := a.conf.BrokerReadURL
-	if url == "" {
-		var err error
-		if url, err = a.brokerURL(); err != nil {
-			return nil, err
-		}
+	f, err := a.brokers(true)
+	if err != nil {
+		return nil, err
 	}
+	return f.open(ctx, a.openURL)
+}
+
+func (a *App) openURL(ctx context.Context, url string) (broker.Conn, error) {
 	return broker.Open(ctx, broker.Config{
 		URL: url, Options: a.conf.BrokerTransportOptions, Logger: a.log, MaxBody: a.conf.TaskMaxMessageSize,
 	})

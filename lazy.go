@@ -208,6 +208,21 @@ func (l *Lazy[T]) drop(ctx context.Context, forGood bool) error {
 	return closeValue(ctx, value, closer)
 }
 
+// discard closes the resource if it is the one meant, and reports whether it was.
+func (l *Lazy[T]) discard(ctx context.Context, meant func(T) bool) (bool, error) {
+	l.mu.Lock()
+	l.check()
+	if !l.open || !meant(l.value) {
+		l.mu.Unlock()
+		return false, nil
+	}
+	value, closer := l.value, l.closer
+	var zero T
+	l.value, l.open = zero, false
+	l.mu.Unlock()
+	return true, closeValue(ctx, value, closer)
+}
+
 func (l *Lazy[T]) check() {
 	if l.self == nil {
 		l.self = l

@@ -188,7 +188,9 @@ func (a *App) PublishMessages(ctx context.Context, msgs ...*protocol.Message) er
 	if err != nil {
 		return err
 	}
-	err = conn.Publish(ctx, msgs...)
+	if err = conn.Publish(ctx, msgs...); err != nil {
+		err = a.failed(ctx, conn, err)
+	}
 	var batch *broker.BatchError
 	if len(msgs) == 1 && errors.As(err, &batch) {
 		return batch.Errs[0]
@@ -211,7 +213,7 @@ func (a *App) DeclareFor(ctx context.Context, msgs ...*protocol.Message) error {
 			return err
 		}
 		if err := a.declare(ctx, conn, m.Queue); err != nil {
-			return err
+			return a.failed(ctx, conn, err)
 		}
 	}
 	return nil

@@ -23,7 +23,7 @@ var settingRows = append(storeRows[:len(storeRows):len(storeRows)], []Setting{
 	{Name: "broker_connection_retry", Old: "BROKER_CONNECTION_RETRY", Field: "BrokerConnectionRetry", Type: "bool", Default: "true", Doc: "Connect again when a connection is lost", Since: "0.1"},
 	{Name: "broker_connection_retry_on_startup", Field: "BrokerConnectionRetryOnStartup", Type: "bool", Default: "none", Doc: "Try again when the first connection fails; none: as broker_connection_retry", Since: "0.1"},
 	{Name: "broker_connection_timeout", Old: "BROKER_CONNECTION_TIMEOUT", Field: "BrokerConnectionTimeout", Type: "float", Unit: "s", Default: "4", Doc: "Longest wait for one attempt to connect", Since: "0.1", limit: true},
-	{Name: "broker_failover_strategy", Old: "BROKER_FAILOVER_STRATEGY", Type: "string", Default: "none", Doc: "Order in which several broker URLs are tried: round-robin or shuffle"},
+	{Name: "broker_failover_strategy", Old: "BROKER_FAILOVER_STRATEGY", Field: "BrokerFailoverStrategy", Type: "string", Default: "none", Doc: "Order in which several broker URLs are tried; none: round-robin, as they are written", Since: "0.1", choices: []string{"round-robin", "shuffle"}},
 	{Name: "broker_heartbeat", Old: "BROKER_HEARTBEAT", Type: "int", Unit: "s", Default: "120", Doc: "Pause between AMQP heartbeats; 0: none"},
 	{Name: "broker_heartbeat_checkrate", Old: "BROKER_HEARTBEAT_CHECKRATE", Type: "int", Default: "3.0", Doc: "Checks in one heartbeat interval"},
 	{Name: "broker_host", Old: "BROKER_HOST", Type: "string", Default: "none", Doc: "Part of the broker URL, from before there were URLs", Refused: "write it into broker_url"},

@@ -231,6 +231,7 @@ func first(a, b string) string {
 // a limit is what they are. Nil pointers are those that Celery leaves open.
 type resolved struct {
 	BrokerURL, BrokerReadURL, BrokerWriteURL string
+	BrokerFailoverStrategy                   string
 	BrokerTransportOptions                   map[string]any
 	BrokerConnectionTimeout                  time.Duration
 	BrokerConnectionRetry                    bool

@@ -50,5 +50,10 @@ func Open(ctx context.Context, cfg Config) (Conn, error) {
 	return open(ctx, cfg)
 }
 
-// Redact masks the password in a broker or backend URL, for logs and errors.
+// Redact masks the passwords in broker or backend URLs, for logs and errors.
 func Redact(raw string) string { return scheme.Redact(raw) }
+
+// URLs takes a list of broker URLs with ; between them apart, into those that can
+// be used instead of one another: several sentinels, or nodes of one Redis Cluster,
+// are one.
+func URLs(list string) []string { return scheme.Split(list) }

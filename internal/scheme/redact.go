@@ -2,11 +2,57 @@ package scheme
 
 import (
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 )
 
-// Redact masks the password in a broker or backend URL, for logs and errors.
+// next is where another URL begins in a list. A semicolon alone may be part of
+// a password.
+var next = regexp.MustCompile(`;\s*[A-Za-z][A-Za-z0-9+.-]*://`)
+
+// together are the schemes whose URLs, next to each other, name one thing.
+var together = []string{"sentinel", "rediscluster", "redis+cluster", "rediss+cluster"}
+
+// Split takes a list of URLs with ; between them apart, into those that can be
+// used instead of one another. Several sentinels, or nodes of one cluster, stay
+// together.
+func Split(raw string) []string {
+	var out []string
+	for _, u := range each(raw) {
+		scheme, _, _ := strings.Cut(u, "://")
+		if n := len(out); n > 0 && slices.Contains(together, scheme) && strings.HasPrefix(out[n-1], scheme+"://") {
+			out[n-1] += ";" + u
+			continue
+		}
+		out = append(out, u)
+	}
+	return out
+}
+
+// each gives all URLs of a list.
+func each(raw string) []string {
+	var out []string
+	for at := next.FindStringIndex(raw); at != nil; at = next.FindStringIndex(raw) {
+		out = append(out, strings.TrimSpace(raw[:at[0]]))
+		raw = raw[at[0]+1:]
+	}
+	return append(out, strings.TrimSpace(raw))
+}
+
+// Redact masks the passwords in broker or backend URLs, for logs and errors.
 func Redact(raw string) string {
+	if !strings.Contains(raw, "://") {
+		return raw
+	}
+	urls := each(raw)
+	for i, u := range urls {
+		urls[i] = redact(u)
+	}
+	return strings.Join(urls, ";")
+}
+
+func redact(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		if i := strings.LastIndex(raw, "@"); i >= 0 {
