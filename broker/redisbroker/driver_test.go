@@ -3,6 +3,7 @@ package redisbroker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -157,34 +158,105 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// TestPollsWithoutTracking: an older server, or one that forbids tracking, is
-// polled.
+// TestPollsWithoutTracking: a server that forbids tracking, or is too old to know
+// it (Redis 5 has no HELLO, and so no connection that could be told), is polled.
 func TestPollsWithoutTracking(t *testing.T) {
 	t.Parallel()
-	server := testenv.PrivateRedis(t, "--rename-command", "CLIENT", "")
+	for name, args := range map[string][]string{
+		"Forbidden": {"--rename-command", "CLIENT", ""},
+		"Redis5":    {"--rename-command", "HELLO", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testenv.PrivateRedis(t, args...)
+			c := open(t, server.URL(0), nil)
+			defer c.Close()
+			passes(t, c)
+			l, err := c.Listen(t.Context(), "ev", "#")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Broadcast(t.Context(), "ev", task("", "a")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.Next(limit(t)); err != nil {
+				t.Error(err)
+			}
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+			cs := consume(t, c, "q")
+			type outcome struct {
+				ds  []broker.Delivery
+				err error
+			}
+			claimed := make(chan outcome, 1)
+			ctx := limit(t)
+			go func() {
+				ds, err := cs.Claim(ctx, 1)
+				claimed <- outcome{ds, err}
+			}()
+			if err := c.Publish(ctx, task("q", "a")); err != nil {
+				t.Fatal(err)
+			}
+			got := <-claimed
+			if got.err != nil || len(got.ds) != 1 {
+				t.Fatalf("claimed %d, %v", len(got.ds), got.err)
+			}
+			if err := cs.Settle(ctx, broker.Settlement{Delivery: &got.ds[0]}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestIdleConsumerAsksRarely: an idle consumer leaves the server alone, whatever
+// the number of its queues, and so costs next to nothing; but it hears a message
+// at once.
+func TestIdleConsumerAsksRarely(t *testing.T) {
+	t.Parallel()
+	server := testenv.PrivateRedis(t)
 	c := open(t, server.URL(0), nil)
 	defer c.Close()
-	cs := consume(t, c, "q")
-	type outcome struct {
-		ds  []broker.Delivery
-		err error
+	var queues []string
+	for i := range 50 {
+		queues = append(queues, fmt.Sprint("q", i))
 	}
-	claimed := make(chan outcome, 1)
+	cs := consume(t, c, queues...)
 	ctx := limit(t)
+	claimed := make(chan error, 1)
 	go func() {
 		ds, err := cs.Claim(ctx, 1)
-		claimed <- outcome{ds, err}
+		if err == nil {
+			err = cs.Settle(ctx, broker.Settlement{Delivery: &ds[0]})
+		}
+		claimed <- err
 	}()
-	if err := c.Publish(ctx, task("q", "a")); err != nil {
+	server.Wait(t, "INFO clients", "tracking_clients:1")
+	scripts := func() (n int) {
+		_, rest, _ := strings.Cut(server.Do(t, "INFO", "commandstats"), "cmdstat_evalsha:calls=")
+		if _, err := fmt.Sscan(rest, &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := scripts()
+	select {
+	case err := <-claimed:
+		t.Fatalf("claimed from empty queues: %v", err)
+	case <-time.After(3 * time.Second):
+	}
+	if n := scripts() - before; n > 6 {
+		t.Errorf("the idle consumer looked %d times in 3 s, want at most twice a second", n)
+	}
+	start := time.Now()
+	if err := c.Publish(ctx, task("q33", "a")); err != nil {
 		t.Fatal(err)
 	}
-	got := <-claimed
-	if got.err != nil || len(got.ds) != 1 {
-		t.Fatalf("claimed %d, %v", len(got.ds), got.err)
+	if err := <-claimed; err != nil {
+		t.Fatal(err)
 	}
-	if err := cs.Settle(ctx, broker.Settlement{Delivery: &got.ds[0]}); err != nil {
-		t.Error(err)
-	}
+	t.Logf("a message was settled %v after it was sent", time.Since(start).Round(time.Microsecond))
 }
 
 // TestServerRestart: the same connection and consumer go on after the server was

@@ -23,6 +23,7 @@ type keys struct {
 
 	unacked, index    string // names in a shard
 	queues, exchanges string
+	mutex             string // of kombu's sweeps
 	whole             *shard // of all queues; nil if spread
 }
 
@@ -38,7 +39,7 @@ func newKeys(o redisconn.Options, spread bool) (keys, error) {
 	k := keys{
 		prefix: p, sep: o.String("sep", "\x06\x16"), steps: steps, patterns: o.Bool("fanout_patterns", true), spread: spread,
 		unacked: o.String("unacked_key", "unacked"), index: o.String("unacked_index_key", "unacked_index"),
-		queues: p + "lovage.queues", exchanges: p + "lovage.exchanges",
+		queues: p + "lovage.queues", exchanges: p + "lovage.exchanges", mutex: p + o.String("unacked_mutex_key", "unacked_mutex"),
 	}
 	if !spread {
 		k.whole = newShard(&k, p)

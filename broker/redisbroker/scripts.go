@@ -25,6 +25,8 @@ var (
 	undeadLua string
 	//go:embed sweep.lua
 	sweepLua string
+	//go:embed release.lua
+	releaseLua string
 	//go:embed unpark.lua
 	unparkLua string
 )
@@ -39,5 +41,6 @@ var (
 	purgeScript   = rueidis.NewLuaScript(purgeLua)
 	undeadScript  = rueidis.NewLuaScript(undeadLua)
 	sweepScript   = rueidis.NewLuaScript(sweepLua)
+	releaseScript = rueidis.NewLuaScript(releaseLua)
 	unparkScript  = rueidis.NewLuaScript(unparkLua)
 )

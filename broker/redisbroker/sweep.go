@@ -4,22 +4,38 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/lovage-go/lovage/internal/jsontext"
 	"github.com/lovage-go/lovage/internal/pyjson"
+	"github.com/lovage-go/lovage/internal/redisconn"
+	"github.com/redis/rueidis"
 )
 
-// sweepBatch is how many claims one sweep gives back.
-const sweepBatch = 100
+const (
+	// sweepBatch is how many claims one sweep gives back.
+	sweepBatch = 100
+	// sweepLock is how long a sweep may take that nobody ends.
+	sweepLock = 30 * time.Second
+)
 
 // sweep gives back what Python workers claimed and showed no sign of life for
-// longer than the option visibility_timeout, as they do for one another. Without
-// the option it is left to them: theirs may be longer than kombu's default.
+// longer than the option visibility_timeout, as they do for one another, under
+// the lock that they take for it: one sweep at a time. Without the option it is left to them: theirs may be longer than kombu's default.
 func (c *Conn) sweep(ctx context.Context) error {
 	sh := c.keys.whole
 	if c.visibility <= 0 || sh == nil { // Python has no clusters
 		return nil
 	}
+	mine := redisconn.Token()
+	err := c.rdb.Do(ctx, c.rdb.B().Set().Key(c.keys.mutex).Value(mine).Nx().PxMilliseconds(sweepLock.Milliseconds()).Build()).Error()
+	if rueidis.IsRedisNil(err) {
+		return nil // somebody sweeps
+	}
+	if err != nil {
+		return fault(ctx, err)
+	}
+	defer releaseScript.Exec(ctx, c.rdb, []string{c.keys.mutex}, []string{mine})
 	fields, err := sweepScript.Exec(ctx, c.rdb, []string{sh.index},
 		[]string{strconv.Itoa(int(c.visibility.Seconds())), itoa(sweepBatch)}).AsStrSlice()
 	if err != nil || len(fields) == 0 {
