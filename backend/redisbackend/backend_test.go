@@ -1,6 +1,8 @@
 package redisbackend_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -117,4 +119,58 @@ func TestClusterSpreadsResults(t *testing.T) {
 			t.Errorf("%d of 300 results are on master %s, want about a third", n, m.Addr)
 		}
 	}
+}
+
+// TestSentinelFailover: the master dies, and the same store goes on with what the
+// replica has. Who waits for a result gets it from the new master.
+func TestSentinelFailover(t *testing.T) {
+	t.Parallel()
+	url, master := testenv.Sentinel(t, "main")
+	b := open(t, url, map[string]any{"master_name": "main", "socket_timeout": 1})
+	defer b.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	store := func(id string) error {
+		return b.Store(ctx, &backend.Record{TaskID: id, State: protocol.Success, Meta: []byte(`{"status": "SUCCESS"}`), Expires: time.Hour})
+	}
+	if err := store("before"); err != nil {
+		t.Fatal(err)
+	}
+	master.Replicated(t)
+	w, err := b.Watch(ctx, "after")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	master.Stop(t)
+	start := time.Now()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for err := store("after"); err != nil; err = store("after") {
+		if !errors.Is(err, backend.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		<-tick.C
+	}
+	stored := time.Now()
+	for {
+		recs, err := b.Fetch(ctx, "before", "after")
+		if err == nil {
+			if recs[0].State != protocol.Success || recs[1].State != protocol.Success {
+				t.Errorf("fetched %+v", recs)
+			}
+			break
+		}
+		if !errors.Is(err, backend.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		<-tick.C
+	}
+	select {
+	case <-w.Ring():
+	case <-time.After(5 * time.Second):
+		t.Error("the watch does not ring on the new master")
+	}
+	t.Logf("stored on the new master %v after the death of the old, the watch rang %v later",
+		stored.Sub(start).Round(time.Millisecond), time.Since(stored).Round(time.Millisecond))
 }

@@ -73,6 +73,7 @@ func (cs *Consumer) round(ctx context.Context, stands []*stand, limit int) (out 
 		if s.quiet() {
 			continue
 		}
+		start := time.Now()
 		got, e := cs.look(ctx, s, limit-len(out))
 		switch {
 		case redisconn.Moving(e):
@@ -80,7 +81,7 @@ func (cs *Consumer) round(ctx context.Context, stands []*stand, limit int) (out 
 		case e != nil:
 			err = e
 			failed++
-			s.until = time.Now().Add(lastPoll)
+			s.until = time.Now().Add(max(lastPoll, time.Since(start))) // the others have as long for themselves
 			if !broker.Retryable(e) {
 				return out, e
 			}

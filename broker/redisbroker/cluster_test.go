@@ -297,11 +297,7 @@ func TestClusterFailover(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	offset := func(s *testenv.RedisServer, name string) string {
-		_, rest, _ := strings.Cut(s.Do(t, "INFO", "replication"), name+":")
-		return strings.TrimSpace(strings.SplitN(rest, "\n", 2)[0])
-	}
-	replica.Wait(t, "INFO replication", "slave_repl_offset:"+offset(master, "master_repl_offset"))
+	master.Replicated(t)
 	master.Stop(t)
 	killed := time.Now()
 	replica.Wait(t, "INFO replication", "role:master")
@@ -389,6 +385,46 @@ func TestClusterApp(t *testing.T) {
 		if got, err := ends[i].Get(limit(t)); got != i+101 || err != nil {
 			t.Errorf("linked to add %d: %d, %v", i, got, err)
 		}
+	}
+}
+
+// TestClusterAppFailover: a worker and a client go on when the master dies that
+// has their queue.
+func TestClusterAppFailover(t *testing.T) {
+	t.Parallel()
+	cluster := testenv.PrivateCluster(t)
+	options := map[string]any{"socket_timeout": 1}
+	app := lovage.New("proj", lovage.Config{
+		BrokerURL: cluster.URL(), ResultBackend: cluster.URL(), BrokerTransportOptions: options, ResultBackendTransportOptions: options,
+		// A failover takes longer than Celery's three retries.
+		BrokerPublishTimeout: 20 * time.Second, TaskPublishRetryPolicy: &lovage.RetryPolicy{MaxRetries: lovage.NoLimit, IntervalMax: 100 * time.Millisecond, IntervalStep: 50 * time.Millisecond},
+	}, lovage.WithLogger(slog.New(slog.DiscardHandler)))
+	add := lovage.Func(app, "add", func(_ context.Context, in addArgs) (int, error) { return in.X + in.Y, nil })
+	goWorker(t, app)
+	runs := func(n int) {
+		t.Helper()
+		for i := range n {
+			r, err := add.Delay(t.Context(), addArgs{X: i, Y: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := r.Get(limit(t)); got != i+1 || err != nil {
+				t.Fatalf("add %d: %d, %v", i, got, err)
+			}
+		}
+	}
+	runs(20)
+	at, _ := cluster.Owner(t, "{celery}")
+	cluster.Masters[at].Stop(t)
+	killed := time.Now()
+	cluster.Replicas[at].Wait(t, "INFO replication", "role:master")
+	well := time.Now()
+	runs(1)
+	again := time.Since(well)
+	runs(50)
+	t.Logf("the replica was master %v after the death, a task was done %v later", well.Sub(killed).Round(time.Millisecond), again.Round(time.Millisecond))
+	if again > 5*time.Second {
+		t.Errorf("working again only after %v, want at most 5 s", again)
 	}
 }
 

@@ -275,3 +275,20 @@ func (s *RedisServer) Wait(t testing.TB, command string, words ...string) {
 		t.Fatal(err)
 	}
 }
+
+// Replicated waits until a replica has told that it has all that is written by now.
+func (s *RedisServer) Replicated(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	number := func(text, name string) (n int) {
+		_, rest, _ := strings.Cut(text, name)
+		_, _ = fmt.Sscan(rest, &n)
+		return n
+	}
+	want := number(s.Do(t, "INFO", "replication"), "master_repl_offset:")
+	err := s.ask(ctx, "INFO replication", func(text string) bool { return number(text, ",offset=") >= want })
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -116,35 +115,6 @@ func FreePort(t testing.TB) string {
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	return port
-}
-
-// Sentinel starts a sentinel that watches a master by a name, and gives its
-// address. It fails over when the master is away for half a second.
-func Sentinel(t testing.TB, name string, master *RedisServer) string {
-	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		t.Fatalf("this test needs redis-server, which `make test` installs (scripts/deps.sh redis): %v", err)
-	}
-	port := FreePort(t)
-	file := filepath.Join(t.TempDir(), "sentinel.conf")
-	host, masterPort, _ := net.SplitHostPort(master.Addr)
-	conf := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor %s %s %s 1\nsentinel down-after-milliseconds %s 500\nsentinel failover-timeout %s 5000\n",
-		port, name, host, masterPort, name, name)
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := &RedisServer{Addr: net.JoinHostPort("127.0.0.1", port)}
-	if s.proc, err = startProcess(exec.Command(path, file, "--sentinel")); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.proc.kill)
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-	defer cancel()
-	if err := s.answers(ctx); err != nil {
-		t.Fatalf("the sentinel on %s does not answer: %v", s.Addr, err)
-	}
-	return s.Addr
 }
 
 func startRedis(dir string, args ...string) (*RedisServer, error) {
