@@ -7,8 +7,11 @@
 // (lost workers) and lovage.success.<id>, which marks a success whose document is
 // not Celery's JSON and so does not tell its state.
 //
-// Importing it makes the URL schemes redis, rediss, redis+socket, socket and
-// sentinel available. Of the transport options it heeds Celery's
+// In a Redis Cluster, which Celery does not have, results are spread over all
+// slots; the mark of a success is in the slot of its result.
+//
+// Importing it makes the URL schemes redis, rediss, redis+socket, socket, sentinel
+// and rediscluster (redis+cluster, rediss+cluster) available. Of the transport options it heeds Celery's
 // global_keyprefix, master_name, sentinel_kwargs, socket_timeout and
 // socket_connect_timeout. With a prefix the store is not the one of a broker at
 // the same URL, and results are not committed together with acknowledgements.
