@@ -190,6 +190,12 @@ type Config struct {
 	// WorkerEnableRemoteControl lets a worker obey remote control, which is
 	// open to everyone who can publish to the broker. Default true.
 	WorkerEnableRemoteControl *bool
+	// WorkerUnknownTask is what becomes of a message for a task that the worker
+	// does not know: "fail" rejects it, as Celery does; "dead" keeps it as a dead
+	// letter; both store FAILURE(NotRegistered). "return" gives it back with a
+	// pause as long as another worker of its queue knows the task, else it is as
+	// "dead"; it needs remote control. Default dead.
+	WorkerUnknownTask string
 	// WorkerSoftShutdownTimeout is the time that runs get between a second signal
 	// and the cold shutdown. Default 0: none.
 	WorkerSoftShutdownTimeout time.Duration

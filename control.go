@@ -19,6 +19,7 @@ func (a *App) Control() *control.Client {
 		}
 		if a.Freeze() == nil { // otherwise Broker tells what is wrong
 			c.Namespace = a.conf.ControlExchange
+			c.Revoking = a.keepRevoked
 		}
 		a.control = control.NewClient(c)
 	})
@@ -27,7 +28,8 @@ func (a *App) Control() *control.Client {
 
 // Revoke tells all workers not to run the task; with terminate a run under way
 // is cancelled, in Go with ErrRevoked as the cause. Nobody confirms it: a worker
-// that starts later, or is cut off, does not know.
+// that is cut off does not know. Go workers that start later read it in the
+// result store, if there is one.
 func (r *Result[Out]) Revoke(ctx context.Context, terminate bool) error {
 	ask := r.core.app.Control().Revoke
 	if terminate {

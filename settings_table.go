@@ -167,5 +167,5 @@ var settingRows = append(storeRows[:len(storeRows):len(storeRows)], []Setting{
 	{Name: "worker_timer_precision", Old: "CELERYD_TIMER_PRECISION", Type: "float", Unit: "s", Default: "1.0", Doc: "Seconds of sleep granularity of ETA timer", Refused: "timers are those of the Go runtime and need no tick"},
 	{Name: "worker_uid", Type: "string", Default: "none", Doc: "User to run as (worker command)"},
 	{Name: "worker_umask", Type: "string", Default: "none", Doc: "File mode mask (worker command)"},
-	{Name: "worker_unknown_task", Type: "string", Default: "dead-letter", Celery: "discard", Why: "a deployment in the wrong order must lose nothing", Doc: "What a worker does with a task that it does not know", Ours: true},
+	{Name: "worker_unknown_task", Field: "WorkerUnknownTask", Type: "string", Default: "dead", Celery: "fail", Why: "a deployment in the wrong order must lose nothing", Doc: "What becomes of a message for a task that the worker does not know: fail (rejected, FAILURE), dead (a dead letter, FAILURE), return (given back with a pause while another worker knows it, else dead)", Since: "0.1", Ours: true, choices: []string{"fail", "dead", "return"}},
 }...)

@@ -296,6 +296,7 @@ type resolved struct {
 	WorkerConcurrency         int // never 0
 	WorkerPrefetchMultiplier  int
 	WorkerPool                string
+	WorkerUnknownTask         string
 	WorkerDisableRateLimits   bool
 	WorkerSendTaskEvents      bool
 	WorkerEnableRemoteControl bool

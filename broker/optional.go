@@ -56,6 +56,18 @@ type Peeker interface {
 	Peek(ctx context.Context, queue string, offset, limit int) ([]Delivery, error)
 }
 
+// Delayed is a message that waits for its time.
+type Delayed struct {
+	Delivery
+	Due time.Time
+}
+
+// DelayPeeker looks at the messages of a queue that wait for their time, the one
+// that is due first in front, without claiming them.
+type DelayPeeker interface {
+	PeekDelayed(ctx context.Context, queue string, offset, limit int) ([]Delayed, error)
+}
+
 // Pauser stops deliveries from a queue, durably, for all consumers.
 type Pauser interface {
 	Pause(ctx context.Context, queue string) error

@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -55,36 +53,6 @@ func (s *session) printReport(all, asJSON bool) error {
 			"transport": transport, "results": results, "settings": list,
 		})
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "\nsoftware -> lovage:%s go:%s\n", lovage.Version, strings.TrimPrefix(runtime.Version(), "go"))
-	fmt.Fprintf(&b, "platform -> system:%s arch:%s cpus:%d\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
-	fmt.Fprintf(&b, "app      -> %s tasks:%d\n", s.app.Name(), len(s.app.TaskNames()))
-	fmt.Fprintf(&b, "settings -> transport:%s results:%s\n\n", transport, results)
-	for _, r := range rows {
-		if r.Field != "" {
-			fmt.Fprintf(&b, "%s: %s%s\n", r.Name, settingText(r), sourceText(r))
-		}
-	}
-	_, err := fmt.Fprint(s.out, b.String())
+	_, err := fmt.Fprint(s.out, s.app.Report(all))
 	return err
-}
-
-func settingText(r lovage.Setting) string {
-	if text, ok := r.Value.(string); ok {
-		return text
-	}
-	if v, ok := r.Value.(fmt.Stringer); ok {
-		return v.String()
-	}
-	if text, err := json.Marshal(r.Value); err == nil {
-		return string(text)
-	}
-	return fmt.Sprint(r.Value)
-}
-
-func sourceText(r lovage.Setting) string {
-	if r.Source == "default" || r.Source == "code" {
-		return ""
-	}
-	return "  (" + r.Source + ")"
 }

@@ -31,11 +31,21 @@ func (c *Client) Terminate(ctx context.Context, ids []string, o Options) ([]Repl
 }
 
 func (c *Client) revoke(ctx context.Context, ids []string, terminate bool, o Options) ([]Reply, error) {
-	var task any = list(ids)
+	if c.cfg.Revoking != nil && len(ids) > 0 && len(o.Destination) == 0 && o.Pattern == "" {
+		c.cfg.Revoking(ctx, ids)
+	}
+	var task any = orEmptyList(ids)
 	if len(ids) == 1 {
 		task = ids[0]
 	}
 	return c.Broadcast(ctx, "revoke", map[string]any{"task_id": task, "terminate": terminate, "signal": "SIGTERM"}, o)
+}
+
+// RevokeStamped lets tasks not run whose stamp of a header has one of the given
+// values, a value or a list of them for each header, and with terminate ends
+// those that run.
+func (c *Client) RevokeStamped(ctx context.Context, headers map[string]any, terminate bool, o Options) ([]Reply, error) {
+	return c.Broadcast(ctx, "revoke_by_stamped_headers", map[string]any{"headers": headers, "terminate": terminate, "signal": "SIGTERM"}, o)
 }
 
 // RateLimit sets the rate limit of a task, such as 100/m, at each worker; "" or
@@ -87,6 +97,21 @@ func (c *Client) AddConsumer(ctx context.Context, q broker.Queue, o Options) ([]
 // CancelConsumer lets workers consume from a queue no more.
 func (c *Client) CancelConsumer(ctx context.Context, queue string, o Options) ([]Reply, error) {
 	return c.Broadcast(ctx, "cancel_consumer", map[string]any{"queue": queue}, o)
+}
+
+// EnableEvents lets workers send the events of tasks.
+func (c *Client) EnableEvents(ctx context.Context, o Options) ([]Reply, error) {
+	return c.Broadcast(ctx, "enable_events", nil, o)
+}
+
+// DisableEvents lets workers send them no more; heartbeats go on.
+func (c *Client) DisableEvents(ctx context.Context, o Options) ([]Reply, error) {
+	return c.Broadcast(ctx, "disable_events", nil, o)
+}
+
+// Heartbeat asks for a heartbeat event now.
+func (c *Client) Heartbeat(ctx context.Context, o Options) ([]Reply, error) {
+	return c.Broadcast(ctx, "heartbeat", nil, o)
 }
 
 // Shutdown stops workers, warm. There are no replies: with Reply the call only

@@ -15,13 +15,29 @@ type Command struct {
 	Name string
 	// Alias is another name, from before this one.
 	Alias string
+	// Inspect tells a question, which is of no use without replies, from an order:
+	// the command line has them under inspect and under control.
+	Inspect bool
+	// Help is one line for the command line; a command without it is not listed.
+	Help string
 	// Args names the arguments that must be there. Others may come, and are
 	// ignored by commands that do not know them.
 	Args []string
+	// Params are the words that the command line takes, in order, and Rest is the
+	// argument that gets all further ones as a list.
+	Params []Param
+	Rest   string
 	// Run does it and returns the reply, which must encode as JSON. An error
 	// becomes {"error": text}; ErrNoReply is no reply at all. It must not block
 	// for long: the commands of a node run one after the other.
 	Run func(ctx context.Context, n Node, a Args) (any, error)
+}
+
+// Param is an argument that the command line takes by its place.
+type Param struct {
+	Name string
+	Type string // "" for text, int, float, bool
+	Must bool   // it cannot be left out
 }
 
 // ErrNoReply is returned by a command that must not be answered, as Celery's
@@ -105,6 +121,15 @@ func NewRegistry(more ...Command) (*Registry, error) {
 
 // Names lists the commands.
 func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.byName)) }
+
+// Lookup finds a command by its name or its alias.
+func (r *Registry) Lookup(name string) (Command, bool) {
+	c := r.byName[name]
+	if c == nil {
+		return Command{}, false
+	}
+	return *c, true
+}
 
 // run runs the command that a request names. A panic is an error.
 func (r *Registry) run(ctx context.Context, n Node, q *Request) (reply any, err error) {

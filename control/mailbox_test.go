@@ -45,12 +45,17 @@ func (n *node) heard() []string {
 	return slices.Clone(n.told)
 }
 
-func (n *node) Hostname() string              { return n.name }
-func (n *node) Clock() control.Clock          { return &n.clock }
-func (n *node) Revoke(ids ...string)          { n.say("revoke %v", ids) }
-func (n *node) Revoked() map[string]time.Time { return map[string]time.Time{"r1": time.Now()} }
-func (n *node) Terminate(ids ...string) []string {
-	n.say("terminate %v", ids)
+func (n *node) Hostname() string                        { return n.name }
+func (n *node) Clock() control.Clock                    { return &n.clock }
+func (n *node) Revoke(_ context.Context, ids ...string) { n.say("revoke %v", ids) }
+func (n *node) Heard(ids ...string)                     { n.say("heard %v", ids) }
+func (n *node) Revoked() map[string]time.Time           { return map[string]time.Time{"r1": time.Now()} }
+func (n *node) RevokeStamped(stamps map[string][]string, end bool, signal int) map[string][]string {
+	n.say("stamped %v %t %d", stamps, end, signal)
+	return nil
+}
+func (n *node) Terminate(_ context.Context, signal int, ids ...string) []string {
+	n.say("terminate %v by %d", ids, signal)
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !strings.HasPrefix(id, "mine") })
 }
 func (n *node) SetRate(task, rate string, every time.Duration) error {
@@ -79,11 +84,17 @@ func (n *node) CancelConsumer(_ context.Context, queue string) error {
 	n.say("cancel %s", queue)
 	return nil
 }
-func (n *node) Shutdown(reason string)         { n.say("shutdown %s", reason) }
-func (n *node) Active() []control.TaskInfo     { return nil }
-func (n *node) Reserved() []control.TaskInfo   { return nil }
-func (n *node) Registered() []control.TaskType { return nil }
-func (n *node) Stats() map[string]any          { return map[string]any{} }
+func (n *node) Shutdown(reason string)                                 { n.say("shutdown %s", reason) }
+func (n *node) Active(bool) []control.TaskInfo                         { return nil }
+func (n *node) Queues() []broker.Queue                                 { return nil }
+func (n *node) SendTaskEvents(bool) bool                               { return true }
+func (n *node) Heartbeat()                                             { n.say("heartbeat") }
+func (n *node) Scheduled(context.Context) ([]control.Scheduled, error) { return nil, nil }
+func (n *node) Settings(bool) map[string]any                           { return nil }
+func (n *node) Report() string                                         { return "report" }
+func (n *node) Reserved() []control.TaskInfo                           { return nil }
+func (n *node) Registered() []control.TaskType                         { return nil }
+func (n *node) Stats() map[string]any                                  { return map[string]any{} }
 
 // fleet is a broker with nodes on it and a client.
 type fleet struct {
@@ -255,7 +266,7 @@ func TestCallsReachTheNode(t *testing.T) {
 		}{
 			{func() ([]control.Reply, error) { return c.Revoke(ctx, []string{"a", "b", "a"}, o) }, "revoke [a b]", "tasks {'a', 'b'} flagged as revoked"},
 			{func() ([]control.Reply, error) { return c.Revoke(ctx, []string{"it's"}, o) }, "revoke [it's]", `tasks {"it's"} flagged as revoked`},
-			{func() ([]control.Reply, error) { return c.Terminate(ctx, []string{"mine1", "x", "mine2"}, o) }, "terminate [mine1 x mine2]", "terminate: mine1, mine2"},
+			{func() ([]control.Reply, error) { return c.Terminate(ctx, []string{"mine1", "x", "mine2"}, o) }, "terminate [mine1 x mine2] by 15", "terminate: mine1, mine2"},
 			{func() ([]control.Reply, error) { return c.RateLimit(ctx, "t", "100/m", o) }, "rate t 100/m 600ms", "new rate limit set successfully"},
 			{func() ([]control.Reply, error) { return c.RateLimit(ctx, "t", "", o) }, "rate t 0 0s", "rate limit disabled successfully"},
 			{func() ([]control.Reply, error) { return c.PoolGrow(ctx, 3, o) }, "resize 3", "pool will grow"},
@@ -289,7 +300,7 @@ func TestCallsReachTheNode(t *testing.T) {
 		if at := string(replies[0].Value); !strings.Contains(at, ".") {
 			t.Errorf("hello: got %s, want the time as a float: Python refuses an int", at)
 		}
-		if told := f.nodes[both[0]].heard(); told[len(told)-1] != "revoke [theirs]" {
+		if told := f.nodes[both[0]].heard(); told[len(told)-1] != "heard [theirs]" {
 			t.Errorf("hello: the node was told %q last, want what the other had revoked", told[len(told)-1])
 		}
 	})

@@ -25,9 +25,16 @@ type Node interface {
 	Clock() Clock
 
 	// Revoke lets the tasks of these ids not run.
-	Revoke(ids ...string)
-	// Terminate revokes them, ends those that run, and returns those it has.
-	Terminate(ids ...string) []string
+	Revoke(ctx context.Context, ids ...string)
+	// Terminate revokes them, ends those that run, and returns those it has. The
+	// signal is told to monitors.
+	Terminate(ctx context.Context, signal int, ids ...string) []string
+	// RevokeStamped lets tasks not run that are stamped with one of the values of
+	// a header, each JSON as [Canonical] writes it. With terminate it ends those
+	// that run, and returns what they were found by.
+	RevokeStamped(stamps map[string][]string, terminate bool, signal int) map[string][]string
+	// Heard takes over revokes that another worker knows.
+	Heard(ids ...string)
 	// Revoked are the revoked ids with the time of the revocation.
 	Revoked() map[string]time.Time
 
@@ -44,19 +51,42 @@ type Node interface {
 	AddConsumer(ctx context.Context, q broker.Queue) error
 	CancelConsumer(ctx context.Context, queue string) error
 
+	// Queues are those that the worker consumes.
+	Queues() []broker.Queue
+	// SendTaskEvents turns task events on or off and reports whether that is news.
+	SendTaskEvents(on bool) bool
+	// Heartbeat sends a heartbeat event now.
+	Heartbeat()
 	// Shutdown stops the worker, warm.
 	Shutdown(reason string)
 
-	Active() []TaskInfo
+	// Active are the runs under way; safe gives their arguments as text.
+	Active(safe bool) []TaskInfo
 	Reserved() []TaskInfo
-	// Registered are the names of the tasks, each with its rate limit.
+	// Scheduled are the tasks that wait for their time, as far as a page goes.
+	Scheduled(ctx context.Context) ([]Scheduled, error)
 	Registered() []TaskType
+	// Settings are those that are set, or all, without secrets.
+	Settings(all bool) map[string]any
+	// Report is a text about versions and settings.
+	Report() string
 	// Stats are counts and facts under Celery's names.
 	Stats() map[string]any
 }
 
-// TaskType describes a registered task.
-type TaskType struct{ Name, RateLimit string }
+// TaskType describes a registered task: Info has the text of each of Celery's
+// attributes that it has, such as rate_limit and max_retries.
+type TaskType struct {
+	Name string
+	Info map[string]string
+}
+
+// Scheduled is a task that waits for its time.
+type Scheduled struct {
+	ETA      string   `json:"eta"` // ISO 8601
+	Priority int      `json:"priority"`
+	Request  TaskInfo `json:"request"`
+}
 
 // TaskInfo describes a task that a worker has, in Celery's form.
 type TaskInfo struct {

@@ -77,6 +77,29 @@ func (c *Conn) Peek(ctx context.Context, name string, offset, limit int) ([]brok
 	return ds, nil
 }
 
+// PeekDelayed lists the messages that wait for their time.
+func (c *Conn) PeekDelayed(ctx context.Context, name string, offset, limit int) ([]broker.Delayed, error) {
+	_, unlock, err := c.enter(ctx, OpOperate)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	q := c.store.queues[name]
+	if q == nil {
+		return nil, nil
+	}
+	now := time.Now()
+	q.advance(now)
+	its := q.waiting()[len(q.ready.s):]
+	its = its[min(max(offset, 0), len(its)):]
+	its = its[:min(max(limit, 0), len(its))]
+	ds := make([]broker.Delayed, len(its))
+	for i, it := range its {
+		ds[i] = broker.Delayed{Delivery: it.delivery(c.store.lossesOf(it, now)), Due: it.due}
+	}
+	return ds, nil
+}
+
 // Pause stops deliveries from a queue, which need not exist yet.
 func (c *Conn) Pause(ctx context.Context, name string) error {
 	_, unlock, err := c.enter(ctx, OpOperate)
@@ -113,8 +136,9 @@ func (c *Conn) Paused(ctx context.Context) ([]string, error) {
 }
 
 var (
-	_ broker.Purger   = (*Conn)(nil)
-	_ broker.Lengther = (*Conn)(nil)
-	_ broker.Peeker   = (*Conn)(nil)
-	_ broker.Pauser   = (*Conn)(nil)
+	_ broker.Purger      = (*Conn)(nil)
+	_ broker.Lengther    = (*Conn)(nil)
+	_ broker.Peeker      = (*Conn)(nil)
+	_ broker.DelayPeeker = (*Conn)(nil)
+	_ broker.Pauser      = (*Conn)(nil)
 )

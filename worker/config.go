@@ -37,6 +37,10 @@ type Config struct {
 	HeartbeatInterval time.Duration
 	// WithoutHeartbeat sends no worker events at all.
 	WithoutHeartbeat bool
+	// WithoutMingle asks no other worker at the start. Otherwise they are asked,
+	// for a second in the background, what they have revoked, which tasks they
+	// know and which queues they consume.
+	WithoutMingle bool
 	// Purge deletes what waits in the queues before the worker starts.
 	Purge bool
 	// SoftShutdownTimeout is the time that runs get when a cold shutdown is

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
 )
 
@@ -197,25 +196,6 @@ func (w *Worker) current(l *link) {
 		return
 	}
 	w.becomeReady()
-}
-
-// Revoke lets the tasks of these ids not run: those that wait are dropped when
-// their turn comes, and with terminate those that run are cancelled with
-// lovage.ErrRevoked as the cause.
-func (w *Worker) Revoke(terminate bool, ids ...string) {
-	w.revokes.add(time.Now(), ids...)
-	if !terminate {
-		return
-	}
-	want := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		want[id] = true
-	}
-	for _, j := range w.snapshot() {
-		if j.r != nil && want[j.r.ID] && j.phase.Load() == running {
-			j.stop(lovage.ErrRevoked)
-		}
-	}
 }
 
 func (w *Worker) snapshot() []*job {

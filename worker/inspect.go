@@ -1,50 +1,75 @@
 package worker
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/control"
 	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/protocol"
 )
 
-// maxShown is how long arguments may be, in bytes of JSON, to be told whole;
-// longer ones are told by their representation, which is cut.
-const maxShown = 4096
+const (
+	// maxShown is how long arguments may be, in bytes of JSON, to be told whole;
+	// longer ones are told by their representation, which is cut.
+	maxShown = 4096
+	// maxScheduled is the page of messages that wait for their time.
+	maxScheduled = 500
+	// timerPriority is what Celery's timer has for every task.
+	timerPriority = 6
+)
 
-func (n remote) Active() []control.TaskInfo   { return n.tasks(running) }
-func (n remote) Reserved() []control.TaskInfo { return n.tasks(waiting) }
+func (n remote) Active(safe bool) []control.TaskInfo { return n.tasks(running, safe) }
+func (n remote) Reserved() []control.TaskInfo        { return n.tasks(waiting, false) }
 
 // tasks describes jobs, those that came first in front. One that is dropped,
-// not run, counts as running by its phase, and is not shown.
-func (n remote) tasks(phase int32) (list []control.TaskInfo) {
+// not run, counts as running by its phase, and is not shown; one that is held
+// for its time is scheduled.
+func (n remote) tasks(phase int32, safe bool) (list []control.TaskInfo) {
+	held := n.held()
 	jobs := slices.DeleteFunc(n.w.snapshot(), func(j *job) bool {
-		return j.r == nil || j.phase.Load() != phase || (phase == running) != (j.started.Load() > 0)
+		return j.r == nil || held[j] || j.phase.Load() != phase || (phase == running) != (j.started.Load() > 0)
 	})
 	slices.SortFunc(jobs, func(a, b *job) int { return a.received.Compare(b.received) })
 	for _, j := range jobs {
-		list = append(list, n.info(j))
+		t := n.info(j.r, j.d, safe)
+		if at := j.startedAt(); !at.IsZero() {
+			seconds, pid := float64(at.UnixMicro())/1e6, proc.PID()
+			t.TimeStart, t.WorkerPID = &seconds, &pid
+			t.Acknowledged = j.s != nil && !j.s.set.AcksLate
+		}
+		list = append(list, t)
 	}
 	return list
 }
 
-func (n remote) info(j *job) control.TaskInfo {
-	r := j.r
+// held are the jobs that wait for their time here.
+func (n remote) held() map[*job]bool {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	out := make(map[*job]bool, len(n.w.holding))
+	for j := range n.w.holding {
+		out[j] = true
+	}
+	return out
+}
+
+func (n remote) info(r *lovage.Request, d *broker.Delivery, safe bool) control.TaskInfo {
 	t := control.TaskInfo{
 		ID: r.ID, Name: or(r.Shadow, r.Task), Type: r.Task, Hostname: n.w.cfg.Hostname,
-		DeliveryInfo: control.DeliveryInfo{Exchange: j.d.Exchange, RoutingKey: j.d.RoutingKey, Priority: j.d.Properties.Priority, Redelivered: j.d.Redelivered},
+		DeliveryInfo: control.DeliveryInfo{Exchange: d.Exchange, RoutingKey: d.RoutingKey, Priority: d.Properties.Priority, Redelivered: d.Redelivered},
 	}
 	args, kwargs := r.Describe()
-	t.Args, t.Kwargs = shown(json.RawMessage(r.Args), args, "[]"), shown(json.RawMessage(r.Kwargs), kwargs, "{}")
-	if at := j.startedAt(); !at.IsZero() {
-		seconds, pid := float64(at.UnixMicro())/1e6, proc.PID()
-		t.TimeStart, t.WorkerPID = &seconds, &pid
-		t.Acknowledged = j.s != nil && !j.s.set.AcksLate
+	if safe {
+		t.Args, t.Kwargs = args, kwargs
+		return t
 	}
+	t.Args, t.Kwargs = shown(json.RawMessage(r.Args), args, "[]"), shown(json.RawMessage(r.Kwargs), kwargs, "{}")
 	return t
 }
 
@@ -59,29 +84,51 @@ func shown(raw json.RawMessage, text, none string) any {
 	return raw
 }
 
-// Stats has those of Celery's keys that mean something here.
-func (n remote) Stats() map[string]any {
+// Scheduled lists what waits in the broker for its time in the worker's queues,
+// which is no worker's own, and what this worker holds where the broker cannot
+// park. It is a page of those that are due first.
+func (n remote) Scheduled(ctx context.Context) ([]control.Scheduled, error) {
 	w := n.w
-	s := w.Stats()
-	total := map[string]int64{}
-	for name, count := range s.ByTask {
-		if count > 0 && name != "" {
-			total[name] = count
+	type entry struct {
+		at time.Time
+		r  *lovage.Request
+		d  *broker.Delivery
+	}
+	var all []entry
+	for j := range n.held() {
+		if j.r != nil {
+			all = append(all, entry{j.r.ETA, j.r, j.d})
 		}
 	}
-	size, _, _ := w.pool.Counts()
-	url, _ := w.app.URLs()
-	scheme, _, _ := strings.Cut(url, ":")
-	return map[string]any{
-		"total": total, "pid": proc.PID(), "clock": fmt.Sprint(w.app.Clock().Value()),
-		"uptime": int64(time.Since(w.since).Seconds()), "prefetch_count": size + w.window.size(),
-		"pool": map[string]any{
-			"implementation": "lovage:goroutine", "max-concurrency": size, "processes": []int{proc.PID()},
-			"max-tasks-per-child": "N/A", "put-guarded-by-semaphore": false,
-			"timeouts": [2]float64{w.conf.TaskSoftTimeLimit.Seconds(), w.conf.TaskTimeLimit.Seconds()},
-		},
-		"broker": map[string]any{"transport": scheme, "uri": broker.Redact(url)},
+	w.mu.Lock()
+	l := w.link
+	w.mu.Unlock()
+	if l != nil {
+		if p, ok := l.conn.(broker.DelayPeeker); ok {
+			for _, q := range w.consumed() {
+				list, err := p.PeekDelayed(ctx, q.Name, 0, maxScheduled)
+				if err != nil {
+					return nil, fmt.Errorf("list what waits in queue %q: %w", q.Name, err)
+				}
+				for i := range list {
+					d := &list[i].Delivery
+					if r, err := w.app.Receive(d); err == nil {
+						all = append(all, entry{list[i].Due, r, d})
+					}
+				}
+			}
+		}
 	}
+	slices.SortStableFunc(all, func(a, b entry) int { return a.at.Compare(b.at) })
+	var out []control.Scheduled
+	for _, e := range all[:min(len(all), maxScheduled)] {
+		at := e.at
+		if !e.r.ETA.IsZero() {
+			at = e.r.ETA
+		}
+		out = append(out, control.Scheduled{ETA: protocol.FormatTime(at.UTC()), Priority: timerPriority, Request: n.info(e.r, e.d, false)})
+	}
+	return out, nil
 }
 
 var _ control.Node = remote{}

@@ -36,6 +36,7 @@ type job struct {
 	settled atomic.Bool // nothing is owed to the broker any more
 	ended   atomic.Bool // the worker need not wait for it
 	started atomic.Int64
+	signal  atomic.Int32 // that the run was terminated with; 0: none
 
 	// force is how the message is settled whatever the outcome; see settle.go.
 	force *verdict
@@ -163,7 +164,7 @@ func (j *job) run() {
 	now := time.Now()
 	j.started.Store(now.UnixNano())
 	j.limit(now)
-	if j.s.events {
+	if j.s.events && w.taskEvents.Load() {
 		w.started(j)
 	}
 	j.r.SetSlot(&j.slot)

@@ -90,7 +90,7 @@ func (w *Worker) started(j *job) { w.events.Publish(events.TaskStarted, j.r.ID, 
 
 // ended sends the event of an outcome.
 func (w *Worker) ended(j *job, out *lovage.Outcome) {
-	if w.events == nil || !w.cfg.TaskEvents || j.s == nil || !(j.s.events || j.s == w.unknown) {
+	if w.events == nil || !w.taskEvents.Load() || j.s == nil || !(j.s.events || j.s == w.unknown) {
 		return
 	}
 	id := j.r.ID
@@ -106,7 +106,11 @@ func (w *Worker) ended(j *job, out *lovage.Outcome) {
 	case lovage.Revoked:
 		expired := !j.r.Expires.IsZero() && !time.Now().Before(j.r.Expires)
 		terminated := j.started.Load() > 0
-		w.events.Publish(events.TaskRevoked, id, events.RevokedFields(terminated, nil, expired && !terminated))
+		var signum any // null, as Celery has it, but for a signal that ended the run
+		if n := j.signal.Load(); n > 0 && terminated {
+			signum = n
+		}
+		w.events.Publish(events.TaskRevoked, id, events.RevokedFields(terminated, signum, expired && !terminated))
 	}
 }
 

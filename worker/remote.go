@@ -11,6 +11,7 @@ import (
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/control"
+	"github.com/lovage-go/lovage/events"
 	"github.com/lovage-go/lovage/internal/ratelimit"
 )
 
@@ -69,25 +70,86 @@ type remote struct{ w *Worker }
 func (n remote) Hostname() string     { return n.w.cfg.Hostname }
 func (n remote) Clock() control.Clock { return n.w.app.Clock() }
 
-func (n remote) Revoke(ids ...string) {
-	n.w.Revoke(false, ids...)
+// storeWait is how long a command waits for the result store to have a revoke.
+const storeWait = time.Second
+
+func (n remote) Revoke(ctx context.Context, ids ...string) {
+	n.w.revokes.add(time.Now(), ids...)
 	n.w.log.Info("Tasks flagged as revoked: "+strings.Join(ids, ", "), "ids", ids)
+	n.stored(ctx, n.w.keeper.put(ids))
 }
 
-func (n remote) Terminate(ids ...string) (found []string) {
-	for _, j := range n.w.snapshot() {
-		if phase := j.phase.Load(); j.r != nil && (phase == waiting || phase == running) && slices.Contains(ids, j.r.ID) {
-			found = append(found, j.r.ID)
-		}
+// stored waits, not for long: a command answers when the store has a revoke, as
+// Celery's does, and does not hang on one that is away.
+func (n remote) stored(ctx context.Context, done <-chan struct{}) {
+	select {
+	case <-done:
+	case <-time.After(storeWait):
+	case <-ctx.Done():
 	}
-	n.w.Revoke(true, ids...)
+}
+
+func (n remote) Terminate(ctx context.Context, signal int, ids ...string) (found []string) {
+	n.w.revokes.add(time.Now(), ids...)
+	done := n.w.keeper.put(ids)
+	for _, r := range n.w.terminate(signal, func(r *lovage.Request) bool { return slices.Contains(ids, r.ID) }) {
+		found = append(found, r.ID)
+	}
 	if len(found) > 0 {
-		n.w.log.Info("Terminating "+strings.Join(found, ", "), "ids", found)
+		n.w.log.Info("Terminating "+strings.Join(found, ", "), "ids", found, "signal", signal)
 	}
+	n.stored(ctx, done)
 	return found
 }
 
+func (n remote) RevokeStamped(stamps map[string][]string, terminate bool, signal int) map[string][]string {
+	now := time.Now()
+	var keys []string
+	for header, values := range stamps {
+		for _, v := range values {
+			keys = append(keys, stampKey(header, v))
+		}
+	}
+	n.w.stamps.add(now, keys...)
+	n.w.log.Info("Tasks flagged as revoked by stamps: "+strings.Join(keys, ", "), "stamps", keys)
+	if !terminate {
+		return nil
+	}
+	found := map[string][]string{}
+	n.w.terminate(signal, func(r *lovage.Request) bool {
+		mine, meant := stampKeys(r), false
+		for header, values := range stamps {
+			for _, v := range values {
+				if slices.Contains(mine, stampKey(header, v)) {
+					found[header], meant = append(found[header], v), true
+				}
+			}
+		}
+		return meant
+	})
+	return found
+}
+
+func (n remote) Heard(ids ...string) {
+	n.w.revokes.add(time.Now(), ids...)
+	n.w.log.Info("took over revokes from another worker", "revokes", len(ids))
+}
+
 func (n remote) Revoked() map[string]time.Time { return n.w.revokes.all(time.Now()) }
+
+func (n remote) SendTaskEvents(on bool) bool {
+	if n.w.taskEvents.Swap(on) == on {
+		return false
+	}
+	n.w.log.Info(map[bool]string{true: "Events of group {task} enabled by remote.", false: "Events of group {task} disabled by remote."}[on])
+	return true
+}
+
+func (n remote) Heartbeat() {
+	if n.w.ready.Load() {
+		n.w.events.Publish(events.WorkerHeartbeat, "", n.w.vitals())
+	}
+}
 
 func (n remote) SetRate(task, rate string, every time.Duration) error {
 	s := n.w.strategies[task]
@@ -208,9 +270,4 @@ func (n remote) Shutdown(reason string) {
 	n.w.Stop(Warm)
 }
 
-func (n remote) Registered() (list []control.TaskType) {
-	for name, s := range n.w.strategies {
-		list = append(list, control.TaskType{Name: name, RateLimit: *s.rate.Load()})
-	}
-	return list
-}
+func (n remote) Queues() []broker.Queue { return n.w.consumed() }

@@ -38,7 +38,7 @@ func (w *Worker) buildStrategies() error {
 		}
 		s.soft.Store(int64(soft))
 		s.hard.Store(int64(hard))
-		s.events = set.SendEvents && w.cfg.TaskEvents
+		s.events = set.SendEvents
 		every, err := ratelimit.Parse(set.RateLimit)
 		if err != nil {
 			return fmt.Errorf("task %q: %w", d.Name(), err)
@@ -117,7 +117,19 @@ func (w *Worker) later(j *job, at time.Time) {
 		w.settleSoon(j, verdict{action: broker.Park, until: at})
 		return
 	}
+	w.hold(j, at, func() {
+		if j.phase.Load() == waiting {
+			w.admit(j, time.Now())
+		} else {
+			j.end()
+		}
+	})
+}
+
+// hold keeps a claimed message until its time; a shutdown hands it back.
+func (w *Worker) hold(j *job, at time.Time, then func()) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.holding[j] = w.alarms.add(at, func() {
 		w.mu.Lock()
 		delete(w.holding, j)
@@ -127,13 +139,8 @@ func (w *Worker) later(j *job, at time.Time) {
 			w.handBack(j)
 			return
 		}
-		if j.phase.Load() == waiting {
-			w.admit(j, time.Now())
-		} else {
-			j.end()
-		}
+		then()
 	})
-	w.mu.Unlock()
 }
 
 // dropped is the outcome of a task that must not run, nil for all others.
@@ -141,7 +148,7 @@ func (w *Worker) dropped(r *lovage.Request, now time.Time) *lovage.Outcome {
 	var out lovage.Outcome
 	expired := false
 	switch {
-	case w.revokes.has(now, r.ID):
+	case w.isRevoked(r, now):
 		out = lovage.RevokedOutcome()
 		w.log.Info("Discarding revoked task: "+r.Task+"["+r.ID+"]", "task", r.Task, "id", r.ID)
 	case !r.Expires.IsZero() && !now.Before(r.Expires):
@@ -163,29 +170,9 @@ func (w *Worker) announce(j *job) {
 	if w.logInfo {
 		w.log.Info("Task "+r.Task+"["+r.ID+"] received", "task", r.Task, "id", r.ID)
 	}
-	if j.s.events {
+	if j.s.events && w.taskEvents.Load() {
 		w.eventReceived(j)
 	}
-}
-
-// unregistered ends a message for a task that is not known here: it is kept as a
-// dead letter, and whoever waits for it is told.
-func (w *Worker) unregistered(j *job) {
-	r := j.r
-	j.s = w.unknown
-	j.phase.Store(running)
-	w.log.Error("Received unregistered task of type '"+r.Task+"'. The message is kept as a dead letter. "+
-		"Is the package that declares this task linked into the worker, and is its name spelled alike on both sides?",
-		"task", r.Task, "id", r.ID, "queue", j.d.Queue)
-	j.force = &verdict{action: broker.DeadLetter, reason: "unregistered task of type '" + r.Task + "': mend its name, or requeue it to a worker that has the task"}
-	err := fmt.Errorf("%w: %q", lovage.ErrNotRegistered, r.Task)
-	w.app.Signals.TaskUnknown.Send(w.base, lovage.TaskUnknown{Name: r.Task, ID: r.ID, Err: err})
-	w.group.Go(func() {
-		defer w.rescue("unregistered task", func(error) { j.end() })
-		out := w.app.Execute(w.base, r, j)
-		j.result(&out)
-		j.end()
-	})
 }
 
 // refuse ends a message that cannot be read: its raw bytes are kept as a dead

@@ -49,21 +49,29 @@ type Worker struct {
 	window     window
 	alarms     *alarms
 	revokes    revoked
+	stamps     revoked // keys are those of stampKey
+	keeper     keeper
+	recalled   atomic.Bool // what the result store had is among the revokes
+	fleet      fleet
+	strays     strays
+	asking     context.Context // of questions to other workers; set by Run
 	suspects   suspects
 	events     *events.Dispatcher // nil: no events
 	commands   *control.Registry  // nil: no remote control
 	count      counters
 
-	stops  chan stopRequest
-	room   chan struct{} // there may be room for a claim
-	idle   chan struct{} // there may be nothing left to wait for
-	linked chan struct{} // closed when the first connection is there
-	cutoff atomic.Pointer[error]
-	began  atomic.Bool
-	since  time.Time // set by Run
-	ready  atomic.Bool
-	deaf   atomic.Bool // to remote control
-	group  sync.WaitGroup
+	stops      chan stopRequest
+	room       chan struct{} // there may be room for a claim
+	idle       chan struct{} // there may be nothing left to wait for
+	linked     chan struct{} // closed when the first connection is there
+	cutoff     atomic.Pointer[error]
+	began      atomic.Bool
+	since      time.Time     // set by Run
+	met        chan struct{} // closed when the worker is ready
+	ready      atomic.Bool
+	taskEvents atomic.Bool
+	deaf       atomic.Bool // to remote control
+	group      sync.WaitGroup
 
 	tuning sync.Mutex // one change of queues or pool at a time, by remote control
 
@@ -84,7 +92,8 @@ func New(app *lovage.App, cfg Config) *Worker {
 		app: app, conf: &conf, cfg: cfg.settled(&conf, &raw), log: app.Logger(),
 		strategies: map[string]*strategy{},
 		stops:      make(chan stopRequest, 8),
-		room:       make(chan struct{}, 1), idle: make(chan struct{}, 1), linked: make(chan struct{}),
+		room:       make(chan struct{}, 1), idle: make(chan struct{}, 1), linked: make(chan struct{}), met: make(chan struct{}),
+		keeper: keeper{wake: make(chan struct{}, 1)},
 		alarms: newAlarms(),
 		jobs:   map[*job]struct{}{}, holding: map[*job]*alarm{}, links: map[*link]struct{}{},
 	}
@@ -122,8 +131,13 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	if w.events != nil {
 		w.group.Go(func() { w.runEvents(work) })
 	}
+	w.group.Go(func() { w.keepRevokes(work) })
 	consuming, stopClaims := context.WithCancelCause(ctx)
 	defer stopClaims(nil)
+	w.asking = consuming
+	if w.commands != nil && !w.cfg.WithoutMingle {
+		w.group.Go(func() { w.mingle(consuming) })
+	}
 	w.group.Go(func() { w.sweep(consuming) })
 	ended := make(chan error, 1)
 	w.group.Go(func() { ended <- guard(func() error { return w.consume(consuming) }) })
@@ -169,12 +183,18 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 	if err := w.openBackend(ctx); err != nil {
 		return err
 	}
+	w.keeper.never = w.back == nil
+	w.recall(ctx, recallTime)
 	if w.cfg.Purge {
 		if err := w.purge(ctx); err != nil {
 			return err
 		}
 	}
-	if w.cfg.TaskEvents || !w.cfg.WithoutHeartbeat {
+	w.taskEvents.Store(w.cfg.TaskEvents)
+	if w.conf.WorkerUnknownTask == "return" && w.commands == nil {
+		w.log.Warn("worker_unknown_task is return, which needs remote control: without it no other worker can be asked, and the messages become dead letters")
+	}
+	if w.cfg.TaskEvents || !w.cfg.WithoutHeartbeat || w.commands != nil {
 		w.events = w.app.NewDispatcher(nil, w.cfg.Hostname)
 	}
 	return nil
@@ -237,6 +257,7 @@ func (w *Worker) becomeReady() {
 	if w.events != nil {
 		w.online()
 	}
+	close(w.met)
 	w.app.Signals.WorkerReady.Send(w.base, lovage.WorkerReady{Hostname: w.cfg.Hostname, PID: proc.PID()})
 	if w.cfg.Ready != nil {
 		w.cfg.Ready(Info{Hostname: w.cfg.Hostname, PID: proc.PID(), Concurrency: w.cfg.Concurrency, Queues: names})

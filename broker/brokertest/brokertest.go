@@ -39,22 +39,23 @@ type Ability string
 
 // The abilities.
 const (
-	Delay    Ability = "delay"       // Features.Delay
-	Park     Ability = "park"        // Features.Park
-	Priority Ability = "priority"    // Features.Priority
-	Ordered  Ability = "order"       // Features.Ordered
-	Bounded  Ability = "body limit"  // Features.MaxBody > 0
-	Fanout   Ability = "fanout"      // broker.Fanouter
-	Purge    Ability = "purge"       // broker.Purger
-	Lengths  Ability = "lengths"     // broker.Lengther
-	Peek     Ability = "peek"        // broker.Peeker
-	Pause    Ability = "pause"       // broker.Pauser
-	Dead     Ability = "dead letter" // Features.DeadLetter and broker.DeadLetterer
-	Leases   Ability = "leases"      // broker.LeaseRenewer, on the consumer
-	Losses   Ability = "losses"      // broker.LossCounter, on the consumer
-	Atomic   Ability = "atomic"      // broker.AtomicFinisher, on the consumer
-	Identity Ability = "identity"    // broker.StoreIdentity
-	Killable Ability = "kill"        // Harness.Kill
+	Delay       Ability = "delay"        // Features.Delay
+	Park        Ability = "park"         // Features.Park
+	Priority    Ability = "priority"     // Features.Priority
+	Ordered     Ability = "order"        // Features.Ordered
+	Bounded     Ability = "body limit"   // Features.MaxBody > 0
+	Fanout      Ability = "fanout"       // broker.Fanouter
+	Purge       Ability = "purge"        // broker.Purger
+	Lengths     Ability = "lengths"      // broker.Lengther
+	Peek        Ability = "peek"         // broker.Peeker
+	Pause       Ability = "pause"        // broker.Pauser
+	PeekDelayed Ability = "peek delayed" // broker.DelayPeeker
+	Dead        Ability = "dead letter"  // Features.DeadLetter and broker.DeadLetterer
+	Leases      Ability = "leases"       // broker.LeaseRenewer, on the consumer
+	Losses      Ability = "losses"       // broker.LossCounter, on the consumer
+	Atomic      Ability = "atomic"       // broker.AtomicFinisher, on the consumer
+	Identity    Ability = "identity"     // broker.StoreIdentity
+	Killable    Ability = "kill"         // Harness.Kill
 )
 
 // testCase is one rule of the contract.
@@ -113,7 +114,7 @@ func without(needs, has []Ability) []string {
 	return missing
 }
 
-var everyAbility = [...]Ability{Delay, Park, Priority, Ordered, Bounded, Fanout, Purge, Lengths, Peek, Pause, Dead, Leases, Losses, Atomic, Identity, Killable}
+var everyAbility = [...]Ability{Delay, Park, Priority, Ordered, Bounded, Fanout, Purge, Lengths, Peek, PeekDelayed, Pause, Dead, Leases, Losses, Atomic, Identity, Killable}
 
 // probe looks at what a connection and a consumer can do.
 func probe(t *testing.T, h *Harness) (has []Ability) {
@@ -134,6 +135,7 @@ func probe(t *testing.T, h *Harness) (has []Ability) {
 	add(Purge, is[broker.Purger](w.conn))
 	add(Lengths, is[broker.Lengther](w.conn))
 	add(Peek, is[broker.Peeker](w.conn))
+	add(PeekDelayed, is[broker.DelayPeeker](w.conn))
 	add(Pause, is[broker.Pauser](w.conn))
 	add(Dead, f.DeadLetter && is[broker.DeadLetterer](w.conn))
 	add(Leases, is[broker.LeaseRenewer](cs))

@@ -68,6 +68,44 @@ var operatorCases = []testCase{
 		}
 		w.ack(cs, w.expect(cs, "b", "c", "d")...) // looking took nothing
 	}},
+	{"PeekDelayed/FirstDueFirst", []Ability{PeekDelayed, Delay}, func(w *world) {
+		w.consumer(w.conn, "q") // where there is none, the driver may leave waiting to others
+		soon := time.Now().Add(time.Hour).Truncate(time.Second)
+		w.publish(delayed("q", "b", soon.Add(time.Minute)), delayed("q", "a", soon), delayed("q", "c", soon.Add(time.Hour)), delayed("r", "other", soon))
+		w.send("q", "ready")
+		peek := func(offset, limit int) []string {
+			ds, err := w.other().(broker.DelayPeeker).PeekDelayed(w.ctx, "q", offset, limit)
+			w.must(err)
+			out := []string{}
+			for _, d := range ds {
+				out = append(out, fmt.Sprintf("%s %s", d.Body, d.Due.Sub(soon)))
+			}
+			return out
+		}
+		if got, want := peek(0, 2), []string{"a 0s", "b 1m0s"}; !slices.Equal(got, want) {
+			w.Errorf("page 1: got %q, want %q", got, want)
+		}
+		if got, want := peek(2, 10), []string{"c 1h0m0s"}; !slices.Equal(got, want) {
+			w.Errorf("page 2: got %q, want %q", got, want)
+		}
+		if got := append(peek(3, 10), peek(0, 0)...); len(got) > 0 {
+			w.Errorf("past the end, and none: got %q", got)
+		}
+		if ds, err := w.other().(broker.DelayPeeker).PeekDelayed(w.ctx, "unknown", 0, 10); err != nil || len(ds) > 0 {
+			w.Errorf("an unknown queue: got %v, %v", ds, err)
+		}
+	}},
+	{"PeekDelayed/Parked", []Ability{PeekDelayed, Park}, func(w *world) {
+		cs := w.consumer(w.conn, "q")
+		w.send("q", "a")
+		until := time.Now().Add(time.Hour).Truncate(time.Second)
+		w.must(cs.Settle(w.ctx, broker.Settlement{Delivery: w.claimOne(cs), Action: broker.Park, Until: until}))
+		ds, err := w.other().(broker.DelayPeeker).PeekDelayed(w.ctx, "q", 0, 10)
+		w.must(err)
+		if len(ds) != 1 || string(ds[0].Body) != "a" || !ds[0].Due.Equal(until) || ds[0].Queue != "q" {
+			w.Errorf("got %+v, want a, until %v", ds, until)
+		}
+	}},
 	{"Pause/StopsAllConsumers", []Ability{Pause}, func(w *world) {
 		cs := w.consumer(w.conn, "q", "r")
 		p := w.other().(broker.Pauser)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/redis/rueidis"
@@ -159,6 +160,40 @@ func (c *Conn) Peek(ctx context.Context, queue string, offset, limit int) ([]bro
 		if raw, err := r.ToString(); err == nil {
 			add(raw)
 		}
+	}
+	return out, nil
+}
+
+// PeekDelayed lists the parked messages, the one that is due first in front.
+func (c *Conn) PeekDelayed(ctx context.Context, queue string, offset, limit int) ([]broker.Delayed, error) {
+	limited, cancel := c.rdb.Deadline(ctx)
+	defer cancel()
+	sh := c.keys.shard(queue)
+	if limit <= 0 {
+		return nil, nil
+	}
+	places, err := c.rdb.Do(limited, c.rdb.B().Zrange().Key(sh.parked(queue)).Min(itoa(offset)).Max(itoa(offset+limit-1)).Withscores().Build()).AsZScores()
+	if err != nil || len(places) == 0 {
+		return nil, fault(ctx, err)
+	}
+	ids := make([]string, len(places))
+	for i, p := range places {
+		ids[i] = p.Member
+	}
+	raws, err := c.rdb.Do(limited, c.rdb.B().Hmget().Key(sh.parkedRaw(queue)).Field(ids...).Build()).ToArray()
+	if err != nil {
+		return nil, fault(ctx, err)
+	}
+	var out []broker.Delayed
+	for i, r := range raws {
+		raw, err := r.ToString()
+		if err != nil {
+			continue // it has fallen due since
+		}
+		cl := claim{raw: raw, queue: queue}
+		d := cl.delivery()
+		d.Claim = nil
+		out = append(out, broker.Delayed{Delivery: d, Due: time.UnixMilli(int64(places[i].Score))})
 	}
 	return out, nil
 }

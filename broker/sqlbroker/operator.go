@@ -2,6 +2,7 @@ package sqlbroker
 
 import (
 	"context"
+	"time"
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/sqlstore"
@@ -52,6 +53,20 @@ func (c *Conn) Peek(ctx context.Context, queue string, offset, limit int) ([]bro
 			}
 		}
 		return nil
+	})
+	return out, fault(err)
+}
+
+// PeekDelayed lists the messages that wait for their time.
+func (c *Conn) PeekDelayed(ctx context.Context, queue string, offset, limit int) ([]broker.Delayed, error) {
+	var out []broker.Delayed
+	err := c.db.Snapshot(ctx, func(tx *sqlstore.Tx) error {
+		rows, err := tx.PeekDelayed(queue, offset, limit)
+		out = make([]broker.Delayed, len(rows))
+		for i := range rows {
+			out[i] = broker.Delayed{Delivery: deliveryOf(&rows[i]), Due: time.UnixMicro(rows[i].Due())}
+		}
+		return err
 	})
 	return out, fault(err)
 }

@@ -11,6 +11,9 @@ type Delivery struct {
 	queue, rank, pos, flags int64
 }
 
+// Due is when a delayed message is, in µs.
+func (d *Delivery) Due() int64 { return d.pos }
+
 // Redelivered: it was claimed before.
 func (d *Delivery) Redelivered() bool { return d.flags&flagRedelivered != 0 }
 

@@ -91,7 +91,19 @@ func (tx *Tx) Peek(queue string, offset, limit int) ([]Delivery, error) {
 	if err != nil {
 		return nil, err
 	}
-	skip := max(int64(offset)-ready, 0)
-	err = tx.query(stDelayedPeek, 7, collect, id, int64(limit-len(out)), skip)
+	late, err := tx.PeekDelayed(queue, max(offset-int(ready), 0), limit-len(out))
+	return append(out, late...), err
+}
+
+// PeekDelayed lists the messages of a queue that wait for their time.
+func (tx *Tx) PeekDelayed(queue string, offset, limit int) (out []Delivery, err error) {
+	id, err := tx.queueID(queue, false)
+	if err != nil || id == 0 || limit <= 0 {
+		return nil, err
+	}
+	err = tx.query(stDelayedPeek, 7, func(row []value) error {
+		out = append(out, delivery(row, queue, id))
+		return nil
+	}, id, int64(limit), int64(max(offset, 0)))
 	return out, err
 }

@@ -1,0 +1,171 @@
+package worker
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+)
+
+const (
+	maxStrays  = 10_000
+	strayFor   = 10 * time.Minute
+	firstPause = 1500 * time.Millisecond // long enough for answers to be there
+	lastPause  = 5 * time.Second
+)
+
+// stray is a message for a task that is not known here and that somebody else
+// may know.
+type stray struct {
+	first, last time.Time
+	times       int
+}
+
+// strays remembers those that were given back, bounded.
+type strays struct {
+	mu    sync.Mutex // guards what follows
+	byID  map[string]*stray
+	swept time.Time
+	told  map[string]bool // task names
+}
+
+// meet notes a message and returns how often it was met, and when first. Where
+// there is no room it was never met before, and long ago.
+func (s *strays) meet(id string, now time.Time) (times int, first time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byID == nil {
+		s.byID, s.told = map[string]*stray{}, map[string]bool{}
+	}
+	m := s.byID[id]
+	if m == nil && len(s.byID) >= maxStrays && now.Sub(s.swept) > time.Second {
+		s.swept = now
+		for id, m := range s.byID {
+			if now.Sub(m.last) > strayFor {
+				delete(s.byID, id)
+			}
+		}
+	}
+	if m == nil && len(s.byID) < maxStrays {
+		m = &stray{first: now}
+		s.byID[id] = m
+	}
+	if m == nil {
+		return 0, now.Add(-askEvery)
+	}
+	m.last = now
+	m.times++
+	return m.times, m.first
+}
+
+func (s *strays) forget(id string) {
+	s.mu.Lock()
+	delete(s.byID, id)
+	s.mu.Unlock()
+}
+
+// news reports whether a task was not told of yet.
+func (s *strays) news(task string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.told[task] || len(s.told) >= maxNames {
+		return false
+	}
+	s.told[task] = true
+	return true
+}
+
+// unregistered ends a message for a task that is not known here, as
+// worker_unknown_task says: rejected, or kept as a dead letter, and whoever
+// waits for it is told; or given back for as long as another worker knows it.
+func (w *Worker) unregistered(j *job) {
+	r := j.r
+	j.s = w.unknown
+	policy := w.conf.WorkerUnknownTask
+	if policy == "return" && w.giveBack(j) {
+		return
+	}
+	j.phase.Store(running)
+	fate := "The message is kept as a dead letter."
+	j.force = &verdict{action: broker.DeadLetter, reason: "unregistered task of type '" + r.Task + "': mend its name, or requeue it to a worker that has the task"}
+	if policy == "fail" {
+		fate, j.force.action = "The message is rejected.", broker.Reject
+	}
+	w.log.Error("Received unregistered task of type '"+r.Task+"'. "+fate+" "+
+		"Is the package that declares this task linked into the worker, and is its name spelled alike on both sides?",
+		"task", r.Task, "id", r.ID, "queue", j.d.Queue)
+	err := fmt.Errorf("%w: %q", lovage.ErrNotRegistered, r.Task)
+	w.app.Signals.TaskUnknown.Send(w.base, lovage.TaskUnknown{Name: r.Task, ID: r.ID, Err: err})
+	w.group.Go(func() {
+		defer w.rescue("unregistered task", func(error) { j.end() })
+		out := w.app.Execute(w.base, r, j)
+		j.result(&out)
+		j.end()
+	})
+}
+
+// giveBack returns a message to its queue, unless no other worker knows its task.
+//
+// A Python worker sees only what is in the queue, not what is parked, and a
+// message that falls due is claimed by a Go worker first. So each message goes to
+// the producing end at once, where whoever waits may take it, and, if it comes
+// back here, is parked for a while that grows before it goes there again.
+func (w *Worker) giveBack(j *job) bool {
+	r, now := j.r, time.Now()
+	if w.commands == nil {
+		return false // nobody can be asked
+	}
+	times, first := w.strays.meet(r.ID, now)
+	known, asked := w.fleet.knows(r.Task, j.d.Queue)
+	if !known && !asked.Before(first) {
+		w.strays.forget(r.ID)
+		return false
+	}
+	if !known || now.Sub(asked) > askEvery {
+		w.ask(now)
+	}
+	if w.strays.news(r.Task) {
+		w.log.Warn("Task "+r.Task+" is not known here; its messages are given back to the queue for workers that know it",
+			"task", r.Task, "id", r.ID, "queue", j.d.Queue)
+	}
+	if known && times%2 == 1 {
+		w.count.returned.Add(1)
+		j.phase.Store(abandoned)
+		w.settleSoon(j, verdict{action: broker.Requeue})
+		return true
+	}
+	w.pauseStray(j, now.Add(min(firstPause<<min(times/2, 4), lastPause)))
+	return true
+}
+
+// pauseStray keeps a message from everybody until a time: at the broker, or here
+// where the broker cannot park.
+func (w *Worker) pauseStray(j *job, until time.Time) {
+	w.count.parked.Add(1)
+	if j.link.features.Park {
+		j.phase.Store(abandoned)
+		w.settleSoon(j, verdict{action: broker.Park, until: until})
+		return
+	}
+	w.hold(j, until, func() {
+		if j.phase.CompareAndSwap(waiting, abandoned) {
+			w.settleSoon(j, verdict{action: broker.Requeue})
+		} else {
+			j.end()
+		}
+	})
+}
+
+// ask asks the other workers, in the background, one round at a time and not
+// often.
+func (w *Worker) ask(now time.Time) {
+	if !w.fleet.begin(now) {
+		return
+	}
+	w.group.Go(func() {
+		defer w.rescue("ask the other workers", func(error) { w.fleet.end(now, nil) })
+		w.survey(w.asking, now)
+	})
+}
