@@ -194,7 +194,7 @@ func TestStatus(t *testing.T) {
 	var b strings.Builder
 	b.WriteString(s.transcript("status", "-t", "0.01") + "\n")
 	b.WriteString(s.transcript("status", "-t", "0.01", "--json") + "\n")
-	stop := s.startWorker("-q", "-n", "w1@example.org", "--heartbeat-interval", "1")
+	stop := s.startWorker("-q", "-n", "w1@example.org", "--without-mingle")
 	b.WriteString(s.transcript("status", "-t", "20", "-d", "w1@example.org") + "\n")
 	b.WriteString(s.transcript("status", "-t", "20", "-d", "w1@example.org", "-j") + "\n")
 	b.WriteString(s.transcript("status", "-t", "20", "-d", "w1@example.org", "-q") + "\n")

@@ -7,7 +7,7 @@
 //		cli.Main(app)
 //	}
 //
-// gives ./proj worker, call, result, status, purge, dead, queues, tasks, report
+// gives ./proj worker, call, result, inspect, control, status, purge, dead, queues, tasks, report
 // and version. [Worker], [Command] and [Flags] add to it.
 //
 // # Configuration

@@ -59,7 +59,7 @@ func TestLogLines(t *testing.T) {
 	for name, args := range map[string][]string{
 		"celery":  {"-l", "INFO"},
 		"warning": {},
-		"formats": {"-l", "debug", "worker_log_format=%(levelname)-8s|%(name)s|%(process)s0%%|%(nothing)s|%(task_id)s %(message)s", "worker_task_log_format=%(task_name)s: %(message)s"},
+		"formats": {"-l", "debug", "--without-mingle", "worker_log_format=%(levelname)-8s|%(name)s|%(process)s0%%|%(nothing)s|%(task_id)s %(message)s", "worker_task_log_format=%(task_name)s: %(message)s"},
 		"colour":  {"-l", "info", "worker_log_color=true"},
 	} {
 		t.Run(name, func(t *testing.T) {

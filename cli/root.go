@@ -24,7 +24,7 @@ type globals struct {
 // later are Celery's commands that this program does not have, with what to do
 // instead.
 var later = map[string]string{
-	"amqp": "use the broker's own tools", "beat": "", "control": "", "events": "", "graph": "", "inspect": "use status, queues and result",
+	"amqp": "use the broker's own tools", "beat": "", "events": "", "graph": "",
 	"list": "use queues and tasks", "logtool": "", "migrate": "", "multi": "start one process for each worker, by a supervisor such as systemd",
 	"shell": "use a Go test or go run", "upgrade": "settings keep their old names too; a warning tells the new one", "flower": "",
 }
@@ -61,7 +61,7 @@ func (s *session) root() *cobra.Command {
 	for _, add := range s.flags {
 		add(root.PersistentFlags())
 	}
-	root.AddCommand(s.callCommand(), s.deadCommand(), s.purgeCommand(), s.queueCommand(), s.queuesCommand(), s.reportCommand(),
+	root.AddCommand(s.callCommand(), s.controlCommand(), s.deadCommand(), s.inspectCommand(), s.purgeCommand(), s.queueCommand(), s.queuesCommand(), s.reportCommand(),
 		s.resultCommand(), s.statusCommand(), s.tasksCommand(), s.versionCommand(), s.workerCommand())
 	root.AddCommand(s.extra...)
 	root.SetFlagErrorFunc(flagError)

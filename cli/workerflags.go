@@ -31,6 +31,7 @@ type workerFlags struct {
 	queues       []string
 	exclude      []string
 	noHeartbeat  bool
+	noMingle     bool
 	heartbeat    int
 	ignoredText  map[string]*string
 	ignoredFlags map[string]*bool
@@ -102,8 +103,8 @@ func (f *workerFlags) declare(cmd *cobra.Command) {
 	g.title = "Features"
 	var none bool
 	g.flag(&none, "without-gossip", "", "Accepted; workers do not gossip.")
-	g.flag(&none, "without-mingle", "", "Accepted; workers do not mingle.")
-	g.flag(&f.noHeartbeat, "without-heartbeat", "", "Send no heartbeats; status will not see the worker.")
+	g.flag(&f.noMingle, "without-mingle", "", "Ask no other worker at the start what it has revoked and which tasks it knows.")
+	g.flag(&f.noHeartbeat, "without-heartbeat", "", "Send no heartbeats; monitors will not see the worker.")
 	g.number(&f.heartbeat, "heartbeat-interval", "", "INTEGER", "Seconds between heartbeats. Default: 2.")
 	text("autoscale", "", "MAX,MIN", "Accepted; no effect in this version.")
 
@@ -214,7 +215,7 @@ func (f *workerFlags) config(conf lovage.Config) (worker.Config, string, error) 
 	}
 	c := worker.Config{
 		Hostname: f.hostname, Concurrency: f.concurrency, Queues: f.queues, ExcludeQueues: f.exclude,
-		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second, Purge: f.purge,
+		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, WithoutMingle: f.noMingle, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second, Purge: f.purge,
 	}
 	c.TimeLimit, _ = seconds(f.hard)
 	c.SoftTimeLimit, _ = seconds(f.soft)

@@ -13,65 +13,65 @@ import (
 // builtin are Celery's commands, with its words.
 func builtin() []Command {
 	list := []Command{
-		{Name: "active", Alias: "dump_active", Help: "List of tasks currently being executed.", Run: active},
-		{Name: "active_queues", Help: "List the task queues a worker is currently consuming from.", Run: activeQueues},
-		{Name: "clock", Help: "Get current logical clock value.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
+		{Name: "active", Alias: "dump_active", Help: "Runs under way, with their arguments.", Run: active},
+		{Name: "active_queues", Help: "Queues that each worker consumes.", Run: activeQueues},
+		{Name: "clock", Help: "Logical clock of each worker.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
 			return map[string]int64{"clock": n.Clock().Value()}, nil
 		}},
-		{Name: "conf", Alias: "dump_conf", Help: "List configuration.", Params: []Param{{Name: "with_defaults", Type: "bool"}}, Run: conf},
+		{Name: "conf", Alias: "dump_conf", Help: "Settings that are set, or all of them, without secrets.", Params: []Param{{Name: "with_defaults", Type: "bool"}}, Run: conf},
 		{Name: "hello", Args: []string{"from_node"}, Run: hello},
-		{Name: "memdump", Help: "Dump statistics of previous memsample requests.", Params: []Param{{Name: "samples", Type: "int"}}, Run: memdump},
-		{Name: "memsample", Help: "Sample current RSS memory usage.", Run: memsample},
+		{Name: "memdump", Help: "Memory of each worker, as a text.", Params: []Param{{Name: "samples", Type: "int"}}, Run: memdump},
+		{Name: "memsample", Help: "Resident memory of each worker.", Run: memsample},
 		{Name: "objgraph", Run: objgraph},
-		{Name: "ping", Help: "Ping worker(s).", Run: func(context.Context, Node, Args) (any, error) { return OK("pong"), nil }},
-		{Name: "query_task", Help: "Query for task information by id.", Args: []string{"ids"}, Rest: "ids", Run: queryTask},
-		{Name: "registered", Alias: "dump_tasks", Help: "List of registered tasks.", Rest: "taskinfoitems", Run: registered},
-		{Name: "report", Help: "Information about the installation for bug reports.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
+		{Name: "ping", Help: "Which workers are there.", Run: func(context.Context, Node, Args) (any, error) { return OK("pong"), nil }},
+		{Name: "query_task", Help: "Tasks by their ids, where a worker has them.", Args: []string{"ids"}, Rest: "ids", Run: queryTask},
+		{Name: "registered", Alias: "dump_tasks", Help: "Tasks that each worker knows, with attributes.", Rest: "taskinfoitems", Run: registered},
+		{Name: "report", Help: "Versions and settings, for a bug report.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
 			return map[string]string{"ok": n.Report()}, nil
 		}},
-		{Name: "reserved", Alias: "dump_reserved", Help: "List of currently reserved tasks, not including scheduled/active.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
+		{Name: "reserved", Alias: "dump_reserved", Help: "Tasks that a worker has claimed and not started.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
 			return orEmptyList(n.Reserved()), nil
 		}},
-		{Name: "revoked", Alias: "dump_revoked", Help: "List of revoked task-ids.", Run: revoked},
-		{Name: "scheduled", Alias: "dump_schedule", Help: "List of currently scheduled ETA/countdown tasks.", Run: scheduled},
-		{Name: "stats", Help: "Request worker statistics/information.", Run: func(_ context.Context, n Node, _ Args) (any, error) { return n.Stats(), nil }},
+		{Name: "revoked", Alias: "dump_revoked", Help: "Ids of revoked tasks.", Run: revoked},
+		{Name: "scheduled", Alias: "dump_schedule", Help: "Tasks that wait for their time.", Run: scheduled},
+		{Name: "stats", Help: "Counts and facts about each worker.", Run: func(_ context.Context, n Node, _ Args) (any, error) { return n.Stats(), nil }},
 	}
 	for i := range list {
 		list[i].Inspect = true
 	}
 	return append(list, []Command{
-		{Name: "add_consumer", Help: "Tell worker(s) to consume from task queue by name.", Args: []string{"queue"},
+		{Name: "add_consumer", Help: "Consume from a queue too.", Args: []string{"queue"},
 			Params: []Param{{Name: "queue", Must: true}, {Name: "exchange"}, {Name: "exchange_type"}, {Name: "routing_key"}}, Run: addConsumer},
-		{Name: "autoscale", Help: "Modify autoscale settings.", Params: []Param{{Name: "max", Type: "int"}, {Name: "min", Type: "int"}}, Run: refuse("Autoscale not enabled")},
-		{Name: "cancel_consumer", Help: "Tell worker(s) to stop consuming from task queue by name.", Args: []string{"queue"},
+		{Name: "autoscale", Help: "Change the bounds of the autoscaler.", Params: []Param{{Name: "max", Type: "int"}, {Name: "min", Type: "int"}}, Run: refuse("Autoscale not enabled")},
+		{Name: "cancel_consumer", Help: "Consume from a queue no more.", Args: []string{"queue"},
 			Params: []Param{{Name: "queue", Must: true}}, Run: cancelConsumer},
-		{Name: "disable_events", Help: "Tell worker(s) to stop sending task-related events.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
+		{Name: "disable_events", Help: "Send no more events of tasks; heartbeats go on.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
 			return taskEvents(n, false)
 		}},
-		{Name: "election", Help: "Hold election.", Args: []string{"id", "topic"},
+		{Name: "election", Help: "Hold an election among Python's workers.", Args: []string{"id", "topic"},
 			Params: []Param{{Name: "id", Must: true}, {Name: "topic", Must: true}, {Name: "action"}}, Run: election},
-		{Name: "enable_events", Help: "Tell worker(s) to send task-related events.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
+		{Name: "enable_events", Help: "Send the events of tasks.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
 			return taskEvents(n, true)
 		}},
-		{Name: "heartbeat", Help: "Tell worker(s) to send event heartbeat immediately.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
+		{Name: "heartbeat", Help: "Send a heartbeat now.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
 			n.Heartbeat()
 			return nil, nil
 		}},
-		{Name: "pool_grow", Help: "Grow pool by n slots.", Params: []Param{{Name: "n", Type: "int"}}, Run: func(_ context.Context, n Node, a Args) (any, error) {
+		{Name: "pool_grow", Help: "Add slots to the pool.", Params: []Param{{Name: "n", Type: "int"}}, Run: func(_ context.Context, n Node, a Args) (any, error) {
 			return resize(n, a, 1, "grow")
 		}},
-		{Name: "pool_restart", Help: "Restart execution pool.", Run: refuse("Pool restarts not enabled")},
-		{Name: "pool_shrink", Help: "Shrink pool by n slots.", Params: []Param{{Name: "n", Type: "int"}}, Run: func(_ context.Context, n Node, a Args) (any, error) {
+		{Name: "pool_restart", Help: "Restart the pool.", Run: refuse("Pool restarts not enabled")},
+		{Name: "pool_shrink", Help: "Take slots from the pool.", Params: []Param{{Name: "n", Type: "int"}}, Run: func(_ context.Context, n Node, a Args) (any, error) {
 			return resize(n, a, -1, "shrink")
 		}},
-		{Name: "rate_limit", Help: "Tell worker(s) to modify the rate limit for a task by type.", Args: []string{"task_name", "rate_limit"},
+		{Name: "rate_limit", Help: "Change the rate limit of a task.", Args: []string{"task_name", "rate_limit"},
 			Params: []Param{{Name: "task_name", Must: true}, {Name: "rate_limit", Must: true}}, Run: rateLimit},
-		{Name: "revoke", Help: "Revoke task by task id (or list of ids).", Args: []string{"task_id"}, Rest: "task_id", Run: revoke},
-		{Name: "revoke_by_stamped_headers", Help: "Revoke task by header (or list of headers), each name=value.", Args: []string{"headers"}, Rest: "headers", Run: revokeStamped},
-		{Name: "shutdown", Help: "Shutdown worker(s).", Run: shutdown},
-		{Name: "terminate", Help: "Terminate task by task id (or list of ids).", Args: []string{"signal", "task_id"},
+		{Name: "revoke", Help: "Let tasks not run, by id.", Args: []string{"task_id"}, Rest: "task_id", Run: revoke},
+		{Name: "revoke_by_stamped_headers", Help: "Let tasks not run, by stamp, each as header=value.", Args: []string{"headers"}, Rest: "headers", Run: revokeStamped},
+		{Name: "shutdown", Help: "Shut workers down, warm.", Run: shutdown},
+		{Name: "terminate", Help: "Let tasks not run, and end those that do.", Args: []string{"signal", "task_id"},
 			Params: []Param{{Name: "signal", Must: true}}, Rest: "task_id", Run: terminate},
-		{Name: "time_limit", Help: "Tell worker(s) to modify the time limit for task by type.",
+		{Name: "time_limit", Help: "Change the time limits of a task.",
 			Params: []Param{{Name: "task_name", Must: true}, {Name: "soft", Type: "float", Must: true}, {Name: "hard", Type: "float"}}, Run: timeLimit},
 	}...)
 }

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/lovage-go/lovage/internal/saferepr"
+	"github.com/lovage-go/lovage/internal/pyrepr"
 )
 
 func revoke(ctx context.Context, n Node, a Args) (any, error) {
@@ -153,7 +153,7 @@ func stampArgs(a Args) (stamps map[string][]string, shown string, err error) {
 			return nil, "", exception("TypeError", "argument headers: %s: %v", name, err)
 		}
 	}
-	return stamps, string(saferepr.Append(nil, raw, maxBody)), nil
+	return stamps, pyrepr.JSON(raw), nil
 }
 
 func revokeStamped(_ context.Context, n Node, a Args) (any, error) {
@@ -172,7 +172,7 @@ func revokeStamped(_ context.Context, n Node, a Args) (any, error) {
 	case len(found) == 0:
 		return OK("headers %s were not terminated", shown), nil
 	}
-	python := func(text string) string { return string(saferepr.Append(nil, json.RawMessage(text), maxBody)) }
+	python := func(text string) string { return pyrepr.JSON(json.RawMessage(text)) }
 	var items []string
 	for name, values := range found {
 		slices.Sort(values)
