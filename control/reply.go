@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,6 +76,9 @@ func ParseReply(headers, body []byte) (*Reply, error) {
 	if err := jsontext.Valid(body); err != nil {
 		return nil, fmt.Errorf("control reply: %w", err)
 	}
+	if !json.Valid(body) {
+		body = finite(body)
+	}
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(body, &m); err != nil {
 		return nil, fmt.Errorf("control reply: %w", err)
@@ -87,4 +91,36 @@ func ParseReply(headers, body []byte) (*Reply, error) {
 	for r.Node, r.Value = range m {
 	}
 	return r, nil
+}
+
+// finite writes null for Python's bare words Infinity and NaN, which are no JSON
+// and which the settings of a Python node have.
+func finite(body []byte) []byte {
+	out := make([]byte, 0, len(body))
+	for i := 0; i < len(body); i++ {
+		if body[i] == '"' {
+			from := i
+			for i++; i < len(body) && body[i] != '"'; i++ {
+				if body[i] == '\\' {
+					i++
+				}
+			}
+			out = append(out, body[from:min(i+1, len(body))]...)
+			continue
+		}
+		word := ""
+		for _, w := range [...]string{"-Infinity", "Infinity", "NaN"} {
+			if bytes.HasPrefix(body[i:], []byte(w)) {
+				word = w
+				break
+			}
+		}
+		if word == "" {
+			out = append(out, body[i])
+			continue
+		}
+		out = append(out, "null"...)
+		i += len(word) - 1
+	}
+	return out
 }

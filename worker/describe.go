@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/control"
 	"github.com/lovage-go/lovage/internal/proc"
 )
@@ -124,6 +125,17 @@ func (n remote) Settings(all bool) map[string]any {
 			if v == lovage.NoLimit {
 				out[row.Name] = nil
 			}
+		case lovage.RetryPolicy:
+			out[row.Name] = map[string]any{
+				"max_retries": v.MaxRetries, "interval_start": v.IntervalStart.Seconds(),
+				"interval_step": v.IntervalStep.Seconds(), "interval_max": v.IntervalMax.Seconds(),
+			}
+		case []broker.Queue:
+			names := make([]string, len(v))
+			for i := range v {
+				names[i] = v[i].Name
+			}
+			out[row.Name] = names
 		default:
 			out[row.Name] = v
 			if _, err := json.Marshal(v); err != nil {
