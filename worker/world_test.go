@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -315,3 +316,22 @@ type plainConsumer struct {
 
 // plainBackend hides that the result store is the broker.
 func plainBackend(b backend.Backend) backend.Backend { return struct{ backend.Backend }{b} }
+
+// bubble is for tests that start their workers themselves.
+func bubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, test)
+}
+
+// awayStore is a result store that cannot be reached now and then.
+type awayStore struct {
+	backend.Backend
+	away atomic.Bool
+}
+
+func (s *awayStore) Fetch(ctx context.Context, ids ...string) ([]backend.Record, error) {
+	if s.away.Load() {
+		return nil, backend.ErrUnavailable
+	}
+	return s.Backend.Fetch(ctx, ids...)
+}
