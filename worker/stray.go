@@ -12,8 +12,12 @@ import (
 const (
 	maxStrays  = 10_000
 	strayFor   = 10 * time.Minute
-	firstPause = 1500 * time.Millisecond // long enough for answers to be there
+	firstPause = 200 * time.Millisecond
 	lastPause  = 5 * time.Second
+	askPause   = 1500 * time.Millisecond // long enough for answers to be there
+	// strayEvery is the time between two that fall due, so that another worker
+	// has a chance at each: in a heap, whoever claims many at once has them all.
+	strayEvery = 5 * time.Millisecond
 )
 
 // stray is a message for a task that is not known here and that somebody else
@@ -28,6 +32,7 @@ type strays struct {
 	mu    sync.Mutex // guards what follows
 	byID  map[string]*stray
 	swept time.Time
+	next  time.Time // when the next one may fall due
 	told  map[string]bool // task names
 }
 
@@ -58,6 +63,17 @@ func (s *strays) meet(id string, now time.Time) (times int, first time.Time) {
 	m.last = now
 	m.times++
 	return m.times, m.first
+}
+
+// turn is the time from at on when nobody else falls due.
+func (s *strays) turn(at time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at.Before(s.next) {
+		at = s.next
+	}
+	s.next = at.Add(strayEvery)
+	return at
 }
 
 func (s *strays) forget(id string) {
@@ -136,7 +152,11 @@ func (w *Worker) giveBack(j *job) bool {
 		w.settleSoon(j, verdict{action: broker.Requeue})
 		return true
 	}
-	w.pauseStray(j, now.Add(min(firstPause<<min(times/2, 4), lastPause)))
+	pause := min(firstPause<<min(times/2, 5), lastPause)
+	if !known {
+		pause = max(pause, askPause)
+	}
+	w.pauseStray(j, w.strays.turn(now.Add(pause)))
 	return true
 }
 

@@ -181,6 +181,63 @@ func TestInteropControlPythonToGo(t *testing.T) {
 	}
 }
 
+// TestInteropCeleryCommandLine: what an operator types at Python's command line
+// reads Go workers.
+func TestInteropCeleryCommandLine(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	url := server.URL(server.DB(t))
+	app := goApp(url, "celery")
+	lovage.Func(app, "go.slow", func(context.Context, lovage.Args) (any, error) { return nil, nil }, lovage.RateLimit("10/m"))
+	goWorker(t, app)
+	later, err := app.Send(t.Context(), "go.add", lovage.Args{Positional: []any{1, 2}}, lovage.Countdown(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replies, err := app.Control().Ping(t.Context(), control.Options{Limit: 1, Timeout: 20 * time.Second})
+	if err != nil || len(replies) != 1 {
+		t.Fatalf("ping: %v, %v", replies, err)
+	}
+	for words, want := range map[string][]string{
+		"status":                            {": OK", "1 node online"},
+		"inspect active":                    {"- empty -", "1 node online"},
+		"inspect reserved":                  {"- empty -"},
+		"inspect scheduled":                 {later.ID(), "'eta': '", "'priority': 6", "'name': 'go.add'"},
+		"inspect registered":                {"* go.add", "* go.slow [rate_limit=10/m]"},
+		"inspect stats":                     {`"max-concurrency": `, `"transport": "redis"`, `"maxrss": `, `"prefetch_count": `},
+		"inspect active_queues":             {"'name': 'celery'", "'routing_key': 'celery'", "'type': 'direct'"},
+		"inspect conf":                      {`"broker_url": "redis://`},
+		"inspect report":                    {"software -> lovage:"},
+		"inspect clock":                     {`"clock": `},
+		"inspect memsample":                 {"MB"},
+		"inspect query_task nobody":         {"{}"},
+		"control rate_limit go.add 5/s":     {"OK", "new rate limit set successfully"},
+		"control time_limit go.add 1 2":     {"time limits set successfully"},
+		"control enable_events":             {"task events enabled"},
+		"control disable_events":            {"events"}, // before or after the other
+		"control heartbeat":                 {"OK"},
+		"control pool_grow 1":               {"pool will grow"},
+		"control pool_restart":              {"ERROR", "ValueError('Pool restarts not enabled')"},
+		"control autoscale 5 2":             {"ERROR", "ValueError('Autoscale not enabled')"},
+		"control add_consumer extra":        {"add consumer extra"},
+		"control cancel_consumer nothing":   {"no longer consuming from nothing"},
+		"control revoke some-id":            {"tasks {'some-id'} flagged as revoked"},
+		"control terminate SIGKILL nothing": {"terminate: tasks unknown"},
+		"control rate_limit go.nope 5/s":    {"ERROR", "unknown task"},
+	} {
+		t.Run(words, func(t *testing.T) {
+			t.Parallel()
+			args := append([]string{"-m", "celery", "-b", url}, strings.Fields(words)...)
+			out, err := exec.CommandContext(t.Context(), "/usr/bin/python3", append(args, "-t", "20", "-d", replies[0].Node)...).CombinedOutput()
+			for _, w := range want {
+				if err != nil || !strings.Contains(string(out), w) {
+					t.Errorf("celery %s: %v, want %q in it\n%s", words, err, w, out)
+				}
+			}
+		})
+	}
+}
+
 func TestInteropControlGoToPython(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
