@@ -9,6 +9,7 @@
 //	purge                                 Purger
 //	queue lengths                         Lengther
 //	look without taking                   Peeker
+//	list what waits for its time          DelayPeeker
 //	pause and resume a queue              Pauser
 //	delayed messages back to Python       Unparker
 //	keep a claim while a task runs        LeaseRenewer   (on the Consumer)

@@ -18,7 +18,7 @@ func withGreeting(s *shell) {
 	s.opts = append(s.opts, cli.Worker(func(c *worker.Config) {
 		c.Commands = append(c.Commands, control.Command{Name: "greet", Help: "Say hello.", Inspect: true, Args: []string{"name"},
 			Params: []control.Param{{Name: "name", Must: true}, {Name: "times", Type: "int"}, {Name: "loud", Type: "bool"}},
-			Run: func(_ context.Context, _ control.Node, a control.Args) (any, error) { return a, nil }})
+			Run:    func(_ context.Context, _ control.Node, a control.Args) (any, error) { return a, nil }})
 	}))
 }
 

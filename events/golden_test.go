@@ -51,6 +51,9 @@ func plain(t testing.TB, text []byte) any {
 
 func TestGoldenEventsSurviveARoundTrip(t *testing.T) {
 	t.Parallel()
+	if n := len(readGolden(t)); n != 74 {
+		t.Fatalf("got %d messages, want the 74 that were recorded", n)
+	}
 	seen := map[string]int{}
 	for _, g := range readGolden(t) {
 		list, err := events.Parse([]byte(g.Body))

@@ -162,7 +162,11 @@ func TestRevokesAreForgottenInTime(t *testing.T) {
 
 func TestRevokeByStamps(t *testing.T) {
 	t.Parallel()
-	in(t, setup{cfg: worker.Config{Concurrency: 2, TaskEvents: true}, tasks: func(app *lovage.App) { demo(app) }}, func(x *world) {
+	signals := make(chan lovage.TaskRevoked, 8)
+	in(t, setup{cfg: worker.Config{Concurrency: 2, TaskEvents: true}, tasks: func(app *lovage.App) {
+		demo(app)
+		app.Signals.TaskRevoked.Connect(func(_ context.Context, e lovage.TaskRevoked) { signals <- e })
+	}}, func(x *world) {
 		ctx, c := context.Background(), x.app.Control()
 		send := func(id, stamps string) {
 			stamped(x, `{"lang": "py", "task": "demo.tasks.nap", "id": "`+id+`", "root_id": "`+id+`", "stamps": `+stamps+`}`)
@@ -178,6 +182,9 @@ func TestRevokeByStamps(t *testing.T) {
 		x.wantState("mine", lovage.Revoked)
 		if e := heard(events.TaskRevoked); len(e) != 1 || e[0].Fields["terminated"] != true || fmt.Sprint(e[0].Fields["signum"]) != "15" || e[0].Fields["expired"] != false {
 			x.t.Errorf("events: got %v, want one task-revoked, terminated by 15", e)
+		}
+		if e := <-signals; !e.Terminated || e.Expired || e.Request.ID != "mine" {
+			x.t.Errorf("signal: got %+v, want mine, terminated", e)
 		}
 		send("late", `{"order": "x", "n": 8}`) // one value, and not a list
 		pause(time.Second)

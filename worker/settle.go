@@ -153,6 +153,9 @@ func (j *job) result(out *lovage.Outcome) {
 		c.rejected.Add(1)
 	case lovage.Revoked:
 		c.revoked.Add(1)
+		if j.started.Load() > 0 {
+			w.app.Signals.TaskRevoked.Send(w.base, lovage.TaskRevoked{Request: j.r, Terminated: true})
+		}
 	case "":
 		c.returned.Add(1)
 	}

@@ -32,7 +32,7 @@ type strays struct {
 	mu    sync.Mutex // guards what follows
 	byID  map[string]*stray
 	swept time.Time
-	next  time.Time // when the next one may fall due
+	next  time.Time       // when the next one may fall due
 	told  map[string]bool // task names
 }
 
