@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
@@ -32,7 +33,9 @@ func (c *Client) Terminate(ctx context.Context, ids []string, o Options) ([]Repl
 
 func (c *Client) revoke(ctx context.Context, ids []string, terminate bool, o Options) ([]Reply, error) {
 	if c.cfg.Revoking != nil && len(ids) > 0 && len(o.Destination) == 0 && o.Pattern == "" {
-		c.cfg.Revoking(ctx, ids)
+		var keeping sync.WaitGroup // beside the broadcast, which must not wait for a store that is away
+		keeping.Go(func() { c.cfg.Revoking(ctx, ids) })
+		defer keeping.Wait()
 	}
 	var task any = orEmptyList(ids)
 	if len(ids) == 1 {

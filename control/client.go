@@ -21,7 +21,8 @@ type ClientConfig struct {
 	NewID     func() string // of tickets and reply queues: UUIDs
 	Namespace string        // control_exchange; "" is celery
 	Logger    *slog.Logger  // nil is slog.Default()
-	// Revoking is called before a revoke is sent to all nodes. nil is nothing.
+	// Revoking is called beside the sending of a revoke to all nodes, which returns
+	// after it. nil is nothing.
 	Revoking func(ctx context.Context, ids []string)
 }
 
