@@ -149,7 +149,7 @@ func (m *Mailbox) handle(ctx context.Context, q *Request) {
 		raw, _ = encode(map[string]string{"error": wording(fmt.Errorf("the reply cannot be encoded: %w", err))})
 	}
 	r := &Reply{Node: m.cfg.Node.Hostname(), Value: raw, Ticket: q.Ticket, Clock: m.cfg.Node.Clock().Forward()}
-	if err := m.send(ctx, q.ReplyTo, r); err != nil {
+	if err := m.send(ctx, q.ReplyTo, r); err != nil && !errors.Is(err, context.Canceled) { // not at the node's own end
 		log.Warn("A reply to remote control was not sent", "command", q.Method, "error", err)
 	}
 }

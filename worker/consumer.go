@@ -110,6 +110,14 @@ func (w *Worker) serve(ctx context.Context, l *link, healthy func()) error {
 // is the look-ahead, and it is filled up when half of it is used.
 func (w *Worker) capacity(ctx context.Context) int {
 	for ctx.Err() == nil {
+		if d := w.strays.wait(); d > 0 {
+			select {
+			case <-time.After(d):
+			case <-w.room:
+			case <-ctx.Done():
+			}
+			continue
+		}
 		if n := w.roomNow(); n > 0 {
 			return n
 		}

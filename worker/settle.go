@@ -100,8 +100,12 @@ func (w *Worker) settleNow(j *job, action broker.Action, reason string) error {
 }
 
 // settleSoon ends a claim without waiting; the job ends with it.
-func (w *Worker) settleSoon(j *job, v verdict) {
+func (w *Worker) settleSoon(j *job, v verdict) { w.settleThen(j, v, func() {}) }
+
+// settleThen is settleSoon with something to do when the claim is ended.
+func (w *Worker) settleThen(j *job, v verdict, then func()) {
 	f := &finish{job: j, then: func(err error) {
+		defer then()
 		if err != nil && !gone(err) {
 			w.log.Warn("a message could not be settled and stays claimed until its lease ends", "action", v.action, "queue", j.d.Queue, "error", err)
 		}

@@ -18,6 +18,10 @@ const (
 	// strayEvery is the time between two that fall due, so that another worker
 	// has a chance at each: in a heap, whoever claims many at once has them all.
 	strayEvery = 5 * time.Millisecond
+	// standBack is how long a worker claims nothing after it gave one back, and
+	// standBackMost for one that comes again and again.
+	standBack     = 2 * time.Millisecond
+	standBackMost = 32 * time.Millisecond
 )
 
 // stray is a message for a task that is not known here and that somebody else
@@ -34,6 +38,38 @@ type strays struct {
 	swept time.Time
 	next  time.Time       // when the next one may fall due
 	told  map[string]bool // task names
+	going int             // that are on their way back to the queue
+	until time.Time       // the worker stands back
+}
+
+// leave tells that one is on its way back; the func, that it is there, and for
+// how long others are to have the first word.
+func (s *strays) leave() (there func(time.Duration)) {
+	s.mu.Lock()
+	s.going++
+	s.mu.Unlock()
+	return func(d time.Duration) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.going--
+		if until := time.Now().Add(d); until.After(s.until) {
+			s.until = until
+		}
+	}
+}
+
+// wait is how long to claim nothing, so that who gave a message back is not the
+// one who takes it.
+func (s *strays) wait() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.going > 0 {
+		return standBackMost // rung for sooner
+	}
+	if s.until.IsZero() {
+		return 0
+	}
+	return time.Until(s.until)
 }
 
 // meet notes a message and returns how often it was met, and when first. Where
@@ -130,7 +166,7 @@ func (w *Worker) unregistered(j *job) {
 // back here, is parked for a while that grows before it goes there again.
 func (w *Worker) giveBack(j *job) bool {
 	r, now := j.r, time.Now()
-	if w.commands == nil {
+	if _, ok := j.link.conn.(broker.Fanouter); !ok || w.commands == nil {
 		return false // nobody can be asked
 	}
 	times, first := w.strays.meet(r.ID, now)
@@ -149,7 +185,11 @@ func (w *Worker) giveBack(j *job) bool {
 	if known && times%2 == 1 {
 		w.count.returned.Add(1)
 		j.phase.Store(abandoned)
-		w.settleSoon(j, verdict{action: broker.Requeue})
+		there := w.strays.leave()
+		w.settleThen(j, verdict{action: broker.Requeue}, func() {
+			there(min(standBack<<min(times/2, 8), standBackMost))
+			ring(w.room)
+		})
 		return true
 	}
 	pause := min(firstPause<<min(times/2, 5), lastPause)

@@ -308,7 +308,7 @@ func TestWorkersThatShareAQueue(t *testing.T) {
 		a := startMember(t, conf, log, worker.Config{Hostname: "a@host", Concurrency: 2}, knows("t.a"))
 		b := startMember(t, conf, log, worker.Config{Hostname: "b@host", Concurrency: 2}, knows("t.b"))
 		client := startClient(t, url)
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 		defer cancel()
 		var all []*lovage.Result[any]
 		for i := range 20 {
