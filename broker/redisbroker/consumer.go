@@ -76,11 +76,14 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 		return nil, errors.Join(err, cs.tune(ctx, nil))
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed.Load() {
-		return nil, c.alive()
+	closed := c.closed.Load()
+	if !closed {
+		c.consumers[cs] = struct{}{}
 	}
-	c.consumers[cs] = struct{}{}
+	c.mu.Unlock()
+	if closed {
+		return nil, errors.Join(c.alive(), cs.tune(ctx, nil))
+	}
 	if c.keys.spread {
 		return cs, nil
 	}
@@ -100,6 +103,9 @@ func (cs *Consumer) Update(ctx context.Context, queues ...broker.Queue) error {
 	}
 	cs.tuning.Lock()
 	defer cs.tuning.Unlock()
+	if cs.ended() {
+		return cs.errClosed()
+	}
 	if err := cs.tune(ctx, queues); err != nil {
 		return err
 	}
@@ -130,7 +136,7 @@ func (cs *Consumer) Close() error {
 	close(cs.done)
 	cs.mu.Unlock()
 	cs.tuning.Lock()
-	err := cs.tune(context.Background(), nil)
+	untapped := cs.tune(context.Background(), nil)
 	asked := cs.asked
 	cs.tuning.Unlock()
 	cs.tapping.Wait()
@@ -165,28 +171,33 @@ func (cs *Consumer) Close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*cs.conn.rdb.Timeout)
 	defer cancel()
+	var errs []error // in a cluster some may be well
 	for sh, chs := range changes {
-		if _, e := cs.conn.apply(ctx, sh, chs); e != nil {
-			err = e
-		}
+		_, err := cs.conn.apply(ctx, sh, chs)
+		errs = append(errs, err)
 	}
 	for _, id := range ids {
-		if err == nil {
-			err = cs.conn.giveBack(ctx, id.shard, id.name, true, marks{redelivered: true})
-		}
+		errs = append(errs, cs.conn.giveBack(ctx, id.shard, id.name, true, marks{redelivered: true}))
 	}
 	for _, q := range queues {
-		if err == nil {
-			_, err = cs.conn.unpark(ctx, q, cs.token, false)
-		}
+		_, err := cs.conn.unpark(ctx, q, cs.token, false)
+		errs = append(errs, err)
 	}
-	if err == nil {
-		err = cs.conn.remove(ctx, asked)
-	}
-	if err != nil && !errors.Is(err, broker.ErrClosed) {
-		return fmt.Errorf("hand back the claims of %s: %w", cs.name, err)
+	errs = append(errs, cs.conn.remove(ctx, asked), untapped)
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil || errors.Is(err, broker.ErrClosed) })
+	if len(errs) > 0 {
+		return fmt.Errorf("hand back the claims of %s: %w", cs.name, errs[0])
 	}
 	return nil
+}
+
+func (cs *Consumer) ended() bool {
+	select {
+	case <-cs.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (cs *Consumer) errClosed() error {
@@ -195,12 +206,10 @@ func (cs *Consumer) errClosed() error {
 
 // closedOr prefers the consumer's own end to what came of it.
 func (cs *Consumer) closedOr(err error) error {
-	select {
-	case <-cs.done:
+	if cs.ended() {
 		return cs.errClosed()
-	default:
-		return err
 	}
+	return err
 }
 
 var (
