@@ -297,7 +297,20 @@ def twice(i):
 	if log := py.Log(); strings.Contains(log, "ERROR") || strings.Contains(log, "Traceback") {
 		t.Errorf("the Python worker is not content with its peer:\n%s", log)
 	}
-	inGo, inPython := len(ran), strings.Count(py.Log(), "succeeded in")
+	inGo, inPython := len(ran), 0
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(10 * time.Second); ; { // Celery logs after it has stored the result
+		if inPython = strings.Count(py.Log(), "succeeded in"); inGo+inPython >= 2*n {
+			break
+		}
+		select {
+		case <-tick.C:
+			continue
+		case <-late:
+		}
+		break
+	}
 	t.Logf("%d ran in Go, %d in Python", inGo, inPython)
 	if inGo+inPython != 2*n || inGo == 0 || inPython == 0 {
 		t.Errorf("%d ran in Go and %d in Python of %d", inGo, inPython, 2*n)
