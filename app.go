@@ -37,6 +37,7 @@ type App struct {
 	mu           sync.Mutex
 	frozen       bool
 	tasks        map[string]*Definition
+	errbacks     map[string]ErrbackFunc
 	bases        map[string]func() Base
 	defaultBase  func() Base
 	interceptors []any
@@ -99,7 +100,9 @@ func New(name string, cfg Config, opts ...AppOption) *App {
 		name:  name,
 		cfg:   cfg,
 		tasks: map[string]*Definition{},
-		bases: map[string]func() Base{},
+
+		errbacks: map[string]ErrbackFunc{},
+		bases:    map[string]func() Base{},
 	}
 	for _, o := range opts {
 		o(a)
@@ -223,7 +226,7 @@ func (a *App) resolve() (err error) {
 			return err
 		}
 	}
-	return nil
+	return a.addBuiltins()
 }
 
 func (a *App) sortedLocked() []*Definition {
@@ -248,14 +251,20 @@ func (a *App) Lookup(name string) (*Definition, bool) {
 	return d, true
 }
 
-// Tasks returns the tasks that can run here, by name.
-func (a *App) Tasks() []*Definition {
+// Tasks returns the tasks that can run here, by name, without the built-in ones.
+func (a *App) Tasks() []*Definition { return a.runnable(false) }
+
+// Builtins returns the tasks that Celery has in every app and that run here too:
+// celery.chord_unlock, celery.map and others.
+func (a *App) Builtins() []*Definition { return a.runnable(true) }
+
+func (a *App) runnable(builtin bool) []*Definition {
 	_ = a.Freeze()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var list []*Definition
 	for _, d := range a.sortedLocked() {
-		if !d.remote {
+		if !d.remote && d.builtin == builtin {
 			list = append(list, d)
 		}
 	}

@@ -61,6 +61,9 @@ type Config struct {
 	// ResultExtended stores the task's name, arguments, worker, retries and queue
 	// beside its result. Default false.
 	ResultExtended *bool
+	// ResultChordRetryInterval is how often a result store that does not count
+	// chords is asked whether a header is complete. Default 1 s.
+	ResultChordRetryInterval time.Duration
 	// ResultSerializer encodes results. Default json.
 	ResultSerializer string
 	// ResultAcceptContent lists the content types read from the result store.

@@ -23,6 +23,7 @@ type Definition struct {
 	inType   reflect.Type
 	outType  reflect.Type
 	remote   bool
+	builtin  bool // one of those that Celery has in every app
 	where    string
 	declared []TaskOption
 	opts     options // merged at freeze, without the app's settings

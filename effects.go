@@ -1,6 +1,7 @@
 package lovage
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,8 +25,13 @@ func (a *App) effects(ctx context.Context, r *Request, out *Outcome) (*Effects, 
 		if err := a.followSuccess(ctx, r, result, e); err != nil {
 			return nil, err
 		}
+		if f, ok := out.Result.(follower); ok {
+			if err := f.follow(&application{app: a, ctx: ctx, r: r, e: e}); err != nil {
+				return nil, err
+			}
+		}
 	case Failure:
-		a.followFailure(ctx, r, e)
+		a.followFailure(ctx, r, out.Info, e)
 	case StateRetry:
 		m, err := a.retryMessage(r, out)
 		if err != nil {
@@ -35,7 +41,8 @@ func (a *App) effects(ctx context.Context, r *Request, out *Outcome) (*Effects, 
 			return nil, err
 		}
 	}
-	return e, a.record(r, out, result, e)
+	a.count(r, out, result, e)
+	return e, a.record(ctx, r, out, result, e)
 }
 
 // collect sends a message through signals and interceptors into the effects.
@@ -45,69 +52,70 @@ func (a *App) collect(ctx context.Context, m *protocol.Message, e *Effects) erro
 }
 
 // followSuccess makes the callbacks and the next step of the chain. They go out
-// with or before the result, so that its children are complete.
+// with or before the result, so that its children are complete. As in Celery a
+// group that is a callback is sent as it is, and several other ones are a group.
 func (a *App) followSuccess(ctx context.Context, r *Request, result json.RawMessage, e *Effects) error {
-	for i := range r.embed.Callbacks {
-		if err := a.follow(ctx, r, &r.embed.Callbacks[i], result, nil, e); err != nil {
+	p := &application{app: a, ctx: ctx, r: r, e: e, trail: true}
+	first, over := []json.RawMessage{result}, r.follows()
+	callbacks, err := openList(r.embed.Callbacks)
+	if err != nil {
+		return fmt.Errorf("link: %w", err)
+	}
+	if len(callbacks) > 1 {
+		callbacks = bundled(callbacks)
+	}
+	for _, s := range callbacks {
+		if err := p.apply(s, first, over); err != nil {
 			return fmt.Errorf("link: %w", err)
 		}
 	}
 	if n := len(r.embed.Chain); n > 0 {
-		rest := r.embed.Chain[: n-1 : n-1]
-		if err := a.follow(ctx, r, &r.embed.Chain[n-1], result, rest, e); err != nil {
+		s, err := openSig(&r.embed.Chain[n-1])
+		if err == nil {
+			rest := make([]byte, 0, 64)
+			over["chain"] = protocol.AppendSignatures(rest, r.embed.Chain[:n-1:n-1])
+			err = p.apply(s, first, over)
+		}
+		if err != nil {
 			return fmt.Errorf("next step of the chain: %w", err)
 		}
 	}
 	return nil
 }
 
-// followFailure makes the errbacks, which get the id of the failed task, and
-// ends the rest of a chain, so that nobody waits for it for ever. An errback
-// that cannot be made is reported: the task has failed all the same.
-func (a *App) followFailure(ctx context.Context, r *Request, e *Effects) {
-	id, err := json.Marshal(r.ID)
-	for i := 0; i < len(r.embed.Errbacks) && err == nil; i++ {
-		children := len(r.Children())
-		if err := a.follow(ctx, r, &r.embed.Errbacks[i], id, nil, e); err != nil {
-			r.dropChildren(children)
-			a.internalError(ctx, r, "link_error", err)
-		}
-	}
-	if err != nil {
-		a.internalError(ctx, r, "link_error", err)
-	}
+// follows are the options of what follows a run.
+func (r *Request) follows() wireOptions {
+	o := wireOptions{}
+	o.put("root_id", cmp.Or(r.RootID, r.ID))
+	o.put("parent_id", r.ID)
+	return o
 }
 
-// follow makes the message of a signature that comes after r, with first put
-// before its own arguments unless it is immutable.
-func (a *App) follow(ctx context.Context, r *Request, s *protocol.Signature, first json.RawMessage, chain []protocol.Signature, e *Effects) error {
-	own, extra, err := parseWireOptions(s.Options)
-	if err != nil {
-		return fmt.Errorf("signature of task %q: %w", s.Task, err)
+func openList(list []protocol.Signature) ([]*sig, error) {
+	out := make([]*sig, len(list))
+	for i := range list {
+		var err error
+		if out[i], err = openSig(&list[i]); err != nil {
+			return nil, err
+		}
 	}
-	c := call{name: s.Task, def: a.tasks[s.Task], kwargs: s.Kwargs}
-	var o options
-	if c.def != nil {
-		o = *c.def.callDefaults()
+	return out, nil
+}
+
+// bundled are the groups among several callbacks, and all the others as one.
+func bundled(list []*sig) (out []*sig) {
+	others := &sig{kind: kindGroup, task: "celery.group"}
+	for _, s := range list {
+		if s.kind == kindGroup {
+			out = append(out, s)
+		} else {
+			others.tasks = append(others.tasks, s)
+		}
 	}
-	o.merge(&own)
-	args := s.Args
-	if !s.Immutable {
-		args = prepend(first, s.Args)
+	if len(others.tasks) > 0 {
+		out = append(out, others)
 	}
-	c.args, c.embed = args, extra.embed
-	if chain != nil {
-		c.embed.Chain = chain
-	}
-	c.groupIndex, c.stamps, c.stampedHeaders = extra.groupIndex, r.Stamps, r.StampedHeaders
-	m, err := a.message(ctx, &c, &o)
-	if err != nil {
-		return fmt.Errorf("task %q: %w", s.Task, err)
-	}
-	if or(o.addToParent, true) && (r.def == nil || r.def.set.Trail) {
-		r.addChild(m.Headers.ID)
-	}
-	return a.collect(ctx, m, e)
+	return out
 }
 
 // prepend puts one value before the elements of a JSON array.
@@ -142,7 +150,7 @@ func trimArray(a json.RawMessage) []byte {
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
 // record encodes the results that are to be stored.
-func (a *App) record(r *Request, out *Outcome, result json.RawMessage, e *Effects) error {
+func (a *App) record(ctx context.Context, r *Request, out *Outcome, result json.RawMessage, e *Effects) error {
 	ignore := r.IgnoreResult || (r.def != nil && r.def.set.IgnoreResult)
 	keepErrors := r.def != nil && r.def.set.StoreErrorsEvenIfIgnored && (out.State == Failure || out.State == StateRetry)
 	if (r.IsEager && !a.conf.TaskStoreEagerResult) || !a.stores() {
@@ -175,27 +183,23 @@ func (a *App) record(r *Request, out *Outcome, result json.RawMessage, e *Effect
 		e.Store = append(e.Store, rec)
 	}
 	if (state == Failure || state == Revoked) && len(r.embed.Chain) > 0 {
-		return a.failChain(r, state, info, e)
+		return a.failChain(ctx, r, state, info, e)
 	}
 	return nil
 }
 
-// failChain stores the failure for the steps that will now never run.
-func (a *App) failChain(r *Request, state State, info *ErrorInfo, e *Effects) error {
-	form := info.Form()
-	text := form.AppendJSON(nil)
+// failChain stores the failure for the steps that will now never run, and counts
+// those that are members of a chord.
+func (a *App) failChain(ctx context.Context, r *Request, state State, info *ErrorInfo, e *Effects) error {
+	p := &application{app: a, ctx: ctx, r: r, e: e}
 	for i := range r.embed.Chain {
-		o, _, err := parseWireOptions(r.embed.Chain[i].Options)
-		if err != nil || o.taskID == nil {
+		s, err := openSig(&r.embed.Chain[i])
+		if err != nil {
 			continue
 		}
-		step := &Request{ID: *o.taskID, Task: r.embed.Chain[i].Task, ParentID: r.ID, RootID: r.RootID, app: a,
-			Args: RawArgs(r.embed.Chain[i].Args), Kwargs: RawKwargs(r.embed.Chain[i].Kwargs), Hostname: r.Hostname, Delivery: r.Delivery}
-		rec, err := a.encodeRecord(step, state, text, info.Traceback)
-		if err != nil {
+		if err := p.fail(s, state, info, true); err != nil {
 			return err
 		}
-		e.Store = append(e.Store, rec)
 	}
 	return nil
 }
@@ -204,7 +208,7 @@ func (a *App) failChain(r *Request, state State, info *ErrorInfo, e *Effects) er
 func (a *App) encodeRecord(r *Request, state State, result json.RawMessage, traceback string) (*protocol.Record, error) {
 	meta := protocol.ResultMeta{
 		Status: state, Result: result, Traceback: traceback,
-		Children: childTuples(r.Children()),
+		Children: childTuples(r.trail()),
 		TaskID:   r.ID, GroupID: r.Group, ParentID: r.ParentID,
 	}
 	if state.Ready() {
@@ -227,16 +231,22 @@ func (a *App) encodeRecord(r *Request, state State, result json.RawMessage, trac
 
 func (a *App) resultExpires() time.Duration { return max(a.conf.ResultExpires, 0) }
 
-// childTuples writes [[id, null], null] for each child.
-func childTuples(ids []string) json.RawMessage {
+// childTuples writes [[id, null], null] for each child, and for a group its
+// members in place of the second null.
+func childTuples(list []child) json.RawMessage {
 	b := []byte{'['}
-	for i, id := range ids {
+	for i, c := range list {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, "[["...)
-		b = strconv.AppendQuote(b, id)
-		b = append(b, ",null],null]"...)
+		b = strconv.AppendQuote(b, c.id)
+		b = append(b, ",null],"...)
+		if c.members != nil {
+			b = append(append(b, c.members...), ']')
+		} else {
+			b = append(b, "null]"...)
+		}
 	}
 	return append(b, ']')
 }

@@ -45,6 +45,9 @@ var (
 	ErrMaxRetries = errors.New("max retries exceeded")
 	// ErrWorkerLost matches the error of a task whose worker died.
 	ErrWorkerLost = errors.New("worker lost")
+	// ErrChord matches the error of a chord's body when a member of its header
+	// failed, so that the body never ran.
+	ErrChord = errors.New("chord failed")
 )
 
 // TaskError is an error with the name it has on the wire. Return one to choose
@@ -114,6 +117,7 @@ var wireSentinels = map[string]error{
 	"NotRegistered":           ErrNotRegistered,
 	"MaxRetriesExceededError": ErrMaxRetries,
 	"WorkerLostError":         ErrWorkerLost,
+	"ChordError":              ErrChord,
 }
 
 // PanicError is a panic of user code, as an error.

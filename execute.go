@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/proc"
 	"github.com/lovage-go/lovage/protocol"
 )
@@ -42,7 +43,14 @@ type Effects struct {
 	// Store are the results to keep: the run's own, if any, first.
 	Store []*protocol.Record
 
-	full []*protocol.Message // Publish with all headers, also in protocol 1
+	// Ends are the chords that this run completes; made by CountChords.
+	Ends []*broker.ChordEnd
+
+	full     []*protocol.Message // Publish with all headers, also in protocol 1
+	starts   []chordStart
+	parts    []chordPart
+	ends     []chordEnd // Ends, and what happens here after each
+	errbacks []errbackCall
 }
 
 // Finisher makes effects happen, all or none where the stores allow it, and
@@ -253,6 +261,15 @@ func (a *App) finish(ctx context.Context, r *Request, out *Outcome, fin Finisher
 	for _, m := range e.full {
 		a.afterPublish(ctx, m.Headers.Task, m)
 	}
+	a.callErrbacks(ctx, e.errbacks)
+	for _, end := range e.ends {
+		if end.Won {
+			for _, m := range end.full {
+				a.afterPublish(ctx, m.Headers.Task, m)
+			}
+			a.callErrbacks(ctx, end.errbacks)
+		}
+	}
 	a.conclude(ctx, r, out, begun)
 }
 
@@ -263,7 +280,7 @@ func (a *App) settle(ctx context.Context, r *Request, out *Outcome) *Effects {
 	if out.Fenced != nil {
 		return &Effects{Request: r, Outcome: out}
 	}
-	children := len(r.Children())
+	children := len(r.trail())
 	e, err := a.effects(ctx, r, out)
 	if err == nil {
 		return e

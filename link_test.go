@@ -189,15 +189,22 @@ func TestChainFromPython(t *testing.T) {
 			}
 		}
 	})
-	t.Run("ACompositionThatThisVersionCannotCarryIsRefusedUpFront", func(t *testing.T) {
+	t.Run("WhatCannotBeAppliedIsRefusedUpFront", func(t *testing.T) {
 		t.Parallel()
 		w := setup(t)
-		raw := `[[1], {}, {"callbacks": null, "errbacks": null, "chain": [{"task": "celery.group", "args": [], "kwargs": {}, "options": {}, "subtask_type": "group", "immutable": false}], "chord": null}]`
-		h := protocol.Headers{Lang: "py", Task: "t.add", ID: "id1"}
-		_, err := w.app.Receive(&broker.Delivery{Headers: h.AppendJSON(nil), Body: []byte(raw),
-			Properties: protocol.Properties{ContentType: "application/json", ContentEncoding: "utf-8"}})
-		if me, ok := errors.AsType[*lovage.MessageError](err); !ok || me.Kind != lovage.Unsupported || me.ID != "id1" {
-			t.Errorf("got %v", err)
+		for name, next := range map[string]string{
+			"UnknownType":      `{"task": "celery.star", "kwargs": {}, "subtask_type": "star"}`,
+			"ChordWithoutBody": `{"task": "celery.chord", "kwargs": {"header": []}, "subtask_type": "chord"}`,
+			"Inside":           `{"task": "celery.group", "kwargs": {"tasks": [{"task": "a", "subtask_type": "star"}]}, "subtask_type": "group"}`,
+			"NoList":           `{"task": "celery.group", "kwargs": {"tasks": 3}, "subtask_type": "group"}`,
+		} {
+			raw := `[[1], {}, {"callbacks": null, "errbacks": null, "chain": [` + next + `], "chord": null}]`
+			h := protocol.Headers{Lang: "py", Task: "t.add", ID: "id1"}
+			_, err := w.app.Receive(&broker.Delivery{Headers: h.AppendJSON(nil), Body: []byte(raw),
+				Properties: protocol.Properties{ContentType: "application/json", ContentEncoding: "utf-8"}})
+			if me, ok := errors.AsType[*lovage.MessageError](err); !ok || me.Kind != lovage.Unsupported || me.ID != "id1" {
+				t.Errorf("%s: got %v", name, err)
+			}
 		}
 	})
 }

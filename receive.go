@@ -21,7 +21,13 @@ type MessageError struct {
 	ID   string // task id, if it could be read
 	Task string
 	Err  error
+
+	request *Request
 }
+
+// Request is the message as far as it could be read, or nil: its place in a
+// chord, what follows it.
+func (e *MessageError) Request() *Request { return e.request }
 
 func (e *MessageError) Error() string {
 	text := e.Kind + " message: "
@@ -106,9 +112,11 @@ func (a *App) Receive(d *broker.Delivery) (*Request, error) {
 	}
 	r, err := a.request(&h, &body)
 	if err != nil {
-		return fail(Malformed, err)
+		_, err := fail(Malformed, err)
+		err.(*MessageError).request = r
+		return nil, err
 	}
-	if err := supported(&body.Embed); err != nil {
+	if err := a.supported(&body.Embed); err != nil {
 		return fail(Unsupported, err)
 	}
 	r.body, r.contentType, r.encoding, r.compression = kept, p.ContentType, p.ContentEncoding, h.Compression
@@ -155,12 +163,12 @@ func (a *App) request(h *protocol.Headers, body *protocol.Body) (*Request, error
 	var err error
 	if h.ETA != "" {
 		if r.ETA, err = protocol.ParseTime(h.ETA, a.conf.Location); err != nil {
-			return nil, fmt.Errorf("header \"eta\": %w", err)
+			return r, fmt.Errorf("header \"eta\": %w", err)
 		}
 	}
 	if h.Expires != "" {
 		if r.Expires, err = protocol.ParseTime(h.Expires, a.conf.Location); err != nil {
-			return nil, fmt.Errorf("header \"expires\": %w", err)
+			return r, fmt.Errorf("header \"expires\": %w", err)
 		}
 	}
 	if r.RootID == "" {
@@ -182,22 +190,6 @@ func (r *Request) Describe() (args, kwargs string) {
 		kwargs = reprOf(nil, saferepr.AppendKwargs, json.RawMessage(r.Kwargs))
 	}
 	return args, kwargs
-}
-
-// supported refuses what would be half run: workflows that this version cannot
-// carry to their end.
-func supported(e *protocol.Embed) error {
-	if e.Chord != nil {
-		return errors.New("it is a member of a chord, which this version cannot count; run it on a Python worker")
-	}
-	for _, list := range [][]protocol.Signature{e.Callbacks, e.Errbacks, e.Chain} {
-		for i := range list {
-			if t := list[i].SubtaskType; t != "" {
-				return fmt.Errorf("a %s follows it, which this version cannot compose; run it on a Python worker", t)
-			}
-		}
-	}
-	return nil
 }
 
 func duration(s *float64) time.Duration {

@@ -45,7 +45,7 @@ func TestReceiveRefuses(t *testing.T) {
 		"TooLargeInside":  {delivery(`{"task": "t.add", "id": "id", "compression": "application/x-gzip"}`, bomb), lovage.TooLarge, ""},
 		"TooDeep":         {delivery(goodHeaders, `[[`+strings.Repeat("[", 2000)+strings.Repeat("]", 2000)+`], {}, {}]`), lovage.TooLarge, ""},
 		"Compression":     {delivery(`{"task": "t.add", "id": "id", "compression": "application/x-rar"}`, goodBody), lovage.Malformed, "x-rar"},
-		"ChordMember":     {delivery(goodHeaders, strings.Replace(goodBody, `"chord": null`, `"chord": {"task": "b", "args": [], "kwargs": {}, "options": {}}`, 1)), lovage.Unsupported, "chord"},
+		"ChordMember":     {delivery(goodHeaders, strings.Replace(goodBody, `"chord": null`, `"chord": {"task": "b", "args": [], "kwargs": {}, "options": {}, "subtask_type": "star"}`, 1)), lovage.Unsupported, "star"},
 		"NotAcceptedType": {&broker.Delivery{Headers: []byte(goodHeaders), Body: []byte(goodBody), Properties: protocol.Properties{ContentType: "application/x-python-serialize", ContentEncoding: "binary"}}, lovage.NotAccepted, "pickle"},
 	} {
 		t.Run(name, func(t *testing.T) {

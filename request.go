@@ -61,7 +61,7 @@ type Request struct {
 	caller       *Request // the run around a direct call
 
 	mu       sync.Mutex
-	children []string
+	children []child
 
 	slotMu sync.Mutex // also held while the slot is taken back
 	slot   Slot
@@ -184,22 +184,46 @@ func (r *Request) SendEvent(ctx context.Context, kind string, fields map[string]
 	return r.app.SendEvent(ctx, kind, f)
 }
 
-// Children returns the ids of the tasks that this run has called so far.
-func (r *Request) Children() []string {
+// child is a task that a run has called, or a group of them.
+type child struct {
+	id      string
+	members json.RawMessage // of a group, as nested result tuples
+}
+
+// Children returns the ids of the tasks that this run has called so far, alone
+// or in groups.
+func (r *Request) Children() (ids []string) {
+	for _, c := range r.trail() {
+		if c.members == nil {
+			ids = append(ids, c.id)
+			continue
+		}
+		ids, _ = tupleIDs(ids, c.members)
+	}
+	return ids
+}
+
+func (r *Request) trail() []child {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]string(nil), r.children...)
+	return append([]child(nil), r.children...)
 }
 
 // maxTrail bounds what one run records: a task that starts a million others
 // must not keep a million ids in its result.
 const maxTrail = 10_000
 
-func (r *Request) addChild(id string) {
+func (r *Request) addChild(id string) { r.add(child{id: id}) }
+
+func (r *Request) addGroup(id string, members json.RawMessage) {
+	r.add(child{id: id, members: members})
+}
+
+func (r *Request) add(c child) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.children) < maxTrail {
-		r.children = append(r.children, id)
+		r.children = append(r.children, c)
 	}
 }
 

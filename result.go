@@ -2,7 +2,6 @@ package lovage
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -110,25 +109,15 @@ func (r *Result[Out]) Traceback(ctx context.Context) (string, error) {
 	return m.Traceback, nil
 }
 
-// Children are the ids of the tasks that this one called.
+// Children are the ids of the tasks that this one called, alone or in groups.
 func (r *Result[Out]) Children(ctx context.Context) ([]string, error) {
 	m, err := r.core.fetch(ctx)
-	if err != nil {
+	if err != nil || none(m.Children) {
 		return nil, err
 	}
-	var tuples [][]json.RawMessage
-	if len(m.Children) == 0 {
-		return nil, nil
-	}
-	if err := json.Unmarshal(m.Children, &tuples); err != nil {
+	ids, err := tupleIDs(nil, m.Children)
+	if err != nil {
 		return nil, fmt.Errorf("children of task %s: %w", r.core.id, err)
-	}
-	var ids []string
-	for _, t := range tuples {
-		var pair []*string
-		if len(t) > 0 && json.Unmarshal(t[0], &pair) == nil && len(pair) > 0 && pair[0] != nil {
-			ids = append(ids, *pair[0])
-		}
 	}
 	return ids, nil
 }
@@ -258,7 +247,7 @@ func DecodeResult[Out any](m *Meta) (Out, error) {
 
 // eagerMeta is the record of a run that took place here.
 func eagerMeta(r *Request, out *Outcome) (*Meta, error) {
-	m := &Meta{Status: out.State, TaskID: r.ID, Children: childTuples(r.Children())}
+	m := &Meta{Status: out.State, TaskID: r.ID, Children: childTuples(r.trail())}
 	if out.State == Rejected {
 		m.Status = Failure
 	}

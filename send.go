@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"strconv"
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/backoff"
@@ -184,6 +186,11 @@ func (a *App) PublishMessages(ctx context.Context, msgs ...*protocol.Message) er
 	if err := a.DeclareFor(ctx, msgs...); err != nil {
 		return err
 	}
+	for _, m := range msgs {
+		if m.Once {
+			a.markCopy(m)
+		}
+	}
 	conn, err := a.Broker(ctx)
 	if err != nil {
 		return err
@@ -196,6 +203,14 @@ func (a *App) PublishMessages(ctx context.Context, msgs ...*protocol.Message) er
 		return batch.Errs[0]
 	}
 	return err
+}
+
+// markCopy gives a message that may be sent twice a mark of this copy.
+func (a *App) markCopy(m *protocol.Message) {
+	extra := make(map[string]json.RawMessage, len(m.Headers.Extra)+1)
+	maps.Copy(extra, m.Headers.Extra)
+	extra[protocol.OnceHeader] = json.RawMessage(strconv.Quote(a.rand.uuid()))
+	m.Headers.Extra = extra
 }
 
 // DeclareFor makes the queues exist that messages are addressed to, each once in

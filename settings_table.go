@@ -74,7 +74,7 @@ var settingRows = append(storeRows[:len(storeRows):len(storeRows)], []Setting{
 	{Name: "result_backend_transport_options", Old: "CELERY_RESULT_BACKEND_TRANSPORT_OPTIONS", Field: "ResultBackendTransportOptions", Type: "dict", Default: "{}", Doc: "Options of the backend driver", Since: "0.1"},
 	{Name: "result_cache_max", Old: "CELERY_MAX_CACHED_RESULTS", Type: "int", Default: "-1", Doc: "Client side result cache size; −1 off, 0/None unlimited"},
 	{Name: "result_chord_join_timeout", Old: "CELERY_RESULT_CHORD_JOIN_TIMEOUT", Type: "float", Unit: "s", Default: "3.0", Doc: "Seconds to collect header results"},
-	{Name: "result_chord_retry_interval", Old: "CELERY_RESULT_CHORD_RETRY_INTERVAL", Type: "float", Unit: "s", Default: "1.0", Doc: "Poll seconds of chord unlock"},
+	{Name: "result_chord_retry_interval", Old: "CELERY_RESULT_CHORD_RETRY_INTERVAL", Field: "ResultChordRetryInterval", Type: "float", Unit: "s", Default: "1.0", Doc: "How often a result store that does not count chords is asked whether a header is complete", Since: "0.1"},
 	{Name: "result_compression", Old: "CELERY_RESULT_COMPRESSION", Type: "str", Default: "none", Doc: "Compression of results"},
 	{Name: "result_exchange", Old: "CELERY_RESULT_EXCHANGE", Type: "string", Default: "celeryresults", Doc: "Old AMQP backend exchange"},
 	{Name: "result_exchange_type", Old: "CELERY_RESULT_EXCHANGE_TYPE", Type: "string", Default: "direct", Doc: "Its type"},

@@ -243,6 +243,7 @@ type resolved struct {
 	ResultBackendTransportOptions map[string]any
 	ResultExpires                 time.Duration
 	ResultExtended                bool
+	ResultChordRetryInterval      time.Duration
 	ResultSerializer              string
 	ResultAcceptContent           []string
 

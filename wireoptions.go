@@ -159,6 +159,12 @@ func (o *options) setWire(name string, raw json.RawMessage, x *wireExtra) error 
 		return wireSignatures(raw, &x.embed.Callbacks)
 	case "link_error":
 		return wireSignatures(raw, &x.embed.Errbacks)
+	case "chain":
+		return wireSignatures(raw, &x.embed.Chain)
+	case "chord":
+		s, err := protocol.ParseSignature(raw)
+		x.embed.Chord = &s
+		return err
 	}
 	return nil
 }
@@ -183,14 +189,7 @@ func wireTime(raw json.RawMessage, dst **time.Time) error {
 }
 
 // wireSignatures reads one signature or a list of them.
-func wireSignatures(raw json.RawMessage, dst *[]protocol.Signature) error {
-	if trimmed := bytes.TrimSpace(raw); len(trimmed) > 0 && trimmed[0] == '{' {
-		var s protocol.Signature
-		if err := json.Unmarshal(trimmed, &s); err != nil {
-			return err
-		}
-		*dst = []protocol.Signature{s}
-		return nil
-	}
-	return json.Unmarshal(raw, dst)
+func wireSignatures(raw json.RawMessage, dst *[]protocol.Signature) (err error) {
+	*dst, err = protocol.ParseSignatures(raw)
+	return err
 }

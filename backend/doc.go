@@ -8,6 +8,7 @@
 //	saved groups                         GroupStore
 //	run a message marked once only once  OnceClaimer
 //	count lost workers by task id        LossCounter
+//	count the members of chords          ChordCounter
 //	delete expired results               Cleaner
 //
 // Records are opaque: the core encodes and decodes them, so that every store

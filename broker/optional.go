@@ -127,7 +127,19 @@ type DeadLetterer interface {
 type Finish struct {
 	Publish []*Message
 	Store   []*protocol.Record
+	Ends    []*ChordEnd // only where the result store counts chords
 	Settle  Settlement
+}
+
+// ChordEnd is what the end of a chord causes: its body is sent, or its failure
+// stored. It happens once for a chord, however many workers see it complete.
+type ChordEnd struct {
+	Group   string
+	Keep    time.Duration // how long the end is remembered; 0: a day
+	Publish []*Message
+	Store   []*protocol.Record
+	// Won is set by the commit: this end is the one that happened.
+	Won bool
 }
 
 // AtomicFinisher commits finishes, each as a whole or not at all, refused with

@@ -37,7 +37,8 @@ type Message struct {
 	ExpiresAt time.Time
 	// Mandatory asks the broker to refuse the message if no queue takes it.
 	Mandatory bool
-	// Once marks a message that may be sent twice with one id; see design "once rule".
+	// Once marks a message that may be sent twice with one id; where it is sent
+	// outside the commit that decides, it goes out with [OnceHeader].
 	Once bool
 }
 

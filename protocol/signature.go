@@ -47,6 +47,19 @@ func ParseSignature(raw []byte) (Signature, error) {
 	return s, d.at(err)
 }
 
+// ParseSignatures reads a list of signatures, or one that stands alone; null is nil.
+func ParseSignatures(raw []byte) ([]Signature, error) {
+	d, err := open("signatures", raw, MaxBodyBytes)
+	if err != nil {
+		return nil, err
+	}
+	list, err := d.signatures("signatures")
+	if err == nil {
+		err = d.End()
+	}
+	return list, d.at(err)
+}
+
 func (d *document) signature(where string) (s Signature, err error) {
 	if d.Peek() != '{' {
 		return s, d.wrong(where, "a signature (an object)")
@@ -121,6 +134,9 @@ func (d *document) signatures(key string) ([]Signature, error) {
 	}
 	return list, err
 }
+
+// AppendSignatures appends a list of signatures; a nil one is null.
+func AppendSignatures(b []byte, list []Signature) []byte { return appendSignatures(b, list) }
 
 func appendSignatures(b []byte, list []Signature) []byte {
 	if list == nil {

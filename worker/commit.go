@@ -25,24 +25,42 @@ type finish struct {
 	job      *job
 	publish  []*protocol.Message
 	store    []*protocol.Record
+	ends     []*broker.ChordEnd
 	claim    broker.Settlement
 	hasClaim bool // claim is to be settled
 
-	published, stored bool // steps done, where they are not one
-	done              chan error
-	then              func(error) // instead of done
+	published, stored, ended bool // steps done, where they are not one
+	done                     chan error
+	then                     func(error) // instead of done
 }
 
 func (f *finish) settle(s broker.Settlement) { f.claim, f.hasClaim = s, true }
 
 func (f *finish) bytes() (n int64) {
-	for _, m := range f.publish {
+	for _, m := range f.messages() {
 		n += int64(len(m.Body)) + 512
 	}
-	for _, r := range f.store {
+	for _, r := range f.records() {
 		n += int64(len(r.Meta))
 	}
 	return n + int64(len(f.job.d.Body)+len(f.job.d.Headers))
+}
+
+// messages are all that the finish sends, those of the chords that it ends last.
+func (f *finish) messages() []*protocol.Message {
+	list := f.publish
+	for _, e := range f.ends {
+		list = append(list[:len(list):len(list)], e.Publish...)
+	}
+	return list
+}
+
+func (f *finish) records() []*protocol.Record {
+	list := f.store
+	for _, e := range f.ends {
+		list = append(list[:len(list):len(list)], e.Store...)
+	}
+	return list
 }
 
 // answer ends the finish.
@@ -161,7 +179,7 @@ func (c *committer) commit(ctx context.Context, batch []*finish) (again []*finis
 	defer cancel()
 	var whole, steps []*finish
 	for _, f := range batch {
-		if f.hasClaim && c.link.atomic != nil && !f.published && !f.stored {
+		if f.hasClaim && c.link.atomic != nil && !f.published && !f.stored && !f.ended {
 			whole = append(whole, f)
 		} else {
 			steps = append(steps, f)
@@ -186,8 +204,8 @@ func (c *committer) atOnce(ctx context.Context, list []*finish) (again []*finish
 	var msgs []*protocol.Message
 	all := make([]broker.Finish, len(list))
 	for i, f := range list {
-		all[i] = broker.Finish{Publish: f.publish, Store: f.store, Settle: f.claim}
-		msgs = append(msgs, f.publish...)
+		all[i] = broker.Finish{Publish: f.publish, Store: f.store, Ends: f.ends, Settle: f.claim}
+		msgs = append(msgs, f.messages()...)
 	}
 	err = guard(func() error {
 		if err := w.app.DeclareFor(ctx, msgs...); err != nil {
@@ -202,7 +220,7 @@ func (c *committer) atOnce(ctx context.Context, list []*finish) (again []*finish
 }
 
 // inSteps keeps finishes where broker and result store are two, in Celery's
-// order: follow-ups, result, settlement. Each step is done for all before the
+// order: follow-ups, result, the end of a chord, settlement. Each step is done for all before the
 // next, and not done twice for a finish that comes again.
 func (c *committer) inSteps(ctx context.Context, list []*finish) (again []*finish, err error) {
 	w := c.link.w
@@ -234,20 +252,27 @@ func (c *committer) inSteps(ctx context.Context, list []*finish) (again []*finis
 			err = e
 		}
 	}
-	step(func(f *finish) bool { return len(f.publish) > 0 && !f.published }, func(l []*finish) error {
+	step(func(f *finish) bool { return len(f.messages()) > 0 && !f.published }, func(l []*finish) error {
 		var msgs []*protocol.Message
 		for _, f := range l {
-			msgs = append(msgs, f.publish...)
+			msgs = append(msgs, f.messages()...)
 		}
 		return regroup(w.app.PublishMessages(ctx, msgs...), l)
 	}, func(f *finish) { f.published = true })
-	step(func(f *finish) bool { return len(f.store) > 0 && !f.stored }, func(l []*finish) error {
+	step(func(f *finish) bool { return len(f.records()) > 0 && !f.stored }, func(l []*finish) error {
 		var recs []*protocol.Record
 		for _, f := range l {
-			recs = append(recs, f.store...)
+			recs = append(recs, f.records()...)
 		}
 		return w.back.Store(ctx, recs...)
 	}, func(f *finish) { f.stored = true })
+	step(func(f *finish) bool { return len(f.ends) > 0 && !f.ended }, func(l []*finish) error {
+		errs := make([]error, len(l))
+		for i, f := range l {
+			errs[i] = w.endChords(ctx, f.ends)
+		}
+		return broker.Batch(errs)
+	}, func(f *finish) { f.ended = true })
 	step(func(f *finish) bool { return f.hasClaim }, func(l []*finish) error {
 		ss := make([]broker.Settlement, len(l))
 		for i, f := range l {
@@ -304,7 +329,7 @@ func regroup(err error, list []*finish) error {
 	}
 	errs, at := make([]error, len(list)), 0
 	for i, f := range list {
-		for range f.publish {
+		for range f.messages() {
 			if at < len(batch.Errs) && errs[i] == nil {
 				errs[i] = batch.Errs[at]
 			}

@@ -196,6 +196,17 @@ func (j *job) admit() (*lovage.Outcome, *verdict, bool) {
 			return out, verdict, false
 		}
 	}
+	if first, err := j.first(); err != nil {
+		if j.link.ctx.Err() != nil {
+			j.phase.CompareAndSwap(running, fenced)
+			w.fence(j, err)
+			return nil, nil, false
+		}
+		w.log.Warn("a message that may have been sent twice could not be claimed; the task runs", "task", j.r.Task, "id", j.r.ID, "error", err)
+	} else if !first {
+		j.duplicate()
+		return nil, nil, false
+	}
 	if !j.s.set.AcksLate {
 		if err := w.settleNow(j, broker.Ack, ""); err != nil {
 			j.phase.CompareAndSwap(running, fenced)

@@ -66,18 +66,20 @@ func (w *Worker) finish(j *job, e *lovage.Effects) error {
 	if !j.settled.Load() {
 		f.settle(j.settlement(j.judge(e.Outcome)))
 	}
+	w.count.finishing.Add(1)
+	defer w.count.finishing.Add(-1)
 	if w.back == nil {
 		f.store = nil
+	} else if err := w.countChords(j, f, e); err != nil {
+		return err
 	}
-	if len(f.publish) == 0 && len(f.store) == 0 && !f.hasClaim {
+	if len(f.publish) == 0 && len(f.store) == 0 && len(f.ends) == 0 && !f.hasClaim {
 		return nil
 	}
-	w.count.finishing.Add(1)
 	size := f.bytes()
 	w.count.finishBytes.Add(size)
 	j.link.commit.put(f)
 	err := <-f.done
-	w.count.finishing.Add(-1)
 	w.count.finishBytes.Add(-size)
 	ring(w.room)
 	return err
@@ -206,29 +208,19 @@ func (w *Worker) fence(j *job, err error) {
 // countLoss asks the broker, else the result store, and tries again while they
 // are away.
 func (w *Worker) countLoss(j *job) (n int, err error) {
-	for wait := firstBackoff; ; wait = min(2*wait, lastBackoff) {
-		ctx, cancel := context.WithTimeout(j.link.ctx, commitTimeout)
-		switch {
-		case j.link.losses != nil:
+	err = w.patiently(j, func(ctx context.Context) (err error) {
+		if j.link.losses != nil {
 			n, err = j.link.losses.CountLoss(ctx, j.d)
-		default:
-			counter, ok := w.back.(backend.LossCounter)
-			if !ok {
-				cancel()
-				return 0, fmt.Errorf("neither broker nor result store counts lost workers: %w", broker.ErrUnsupported)
-			}
-			n, err = counter.CountLoss(ctx, j.r.ID, 24*time.Hour)
+			return err
 		}
-		cancel()
-		if !retryable(err) {
-			return n, err
+		counter, ok := w.back.(backend.LossCounter)
+		if !ok {
+			return fmt.Errorf("neither broker nor result store counts lost workers: %w", broker.ErrUnsupported)
 		}
-		select {
-		case <-time.After(wait):
-		case <-j.link.ctx.Done():
-			return 0, context.Cause(j.link.ctx)
-		}
-	}
+		n, err = counter.CountLoss(ctx, j.r.ID, 24*time.Hour)
+		return err
+	})
+	return n, err
 }
 
 func lossReason(n, limit int) string {

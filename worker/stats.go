@@ -30,6 +30,8 @@ type Stats struct {
 	Refused   int64 // runs whose effects the store would not take
 	Rebuilt   int64 // connections replaced
 
+	Duplicates int64 // copies of a message that was sent twice, dropped
+
 	ByTask map[string]int64 // runs that ended, by task
 }
 
@@ -37,6 +39,7 @@ type Stats struct {
 type counters struct {
 	received, processed, succeeded, failed, retried, rejected, revoked atomic.Int64
 	fenced, dead, losses, parked, returned, refused, rebuilt           atomic.Int64
+	duplicates                                                         atomic.Int64
 	finishing, finishBytes, stuck                                      atomic.Int64
 
 	mu     sync.Mutex // guards byTask
@@ -67,7 +70,8 @@ func (w *Worker) Stats() Stats {
 		Failed: c.failed.Load(), Retried: c.retried.Load(), Rejected: c.rejected.Load(),
 		Revoked: c.revoked.Load(), Fenced: c.fenced.Load(), Dead: c.dead.Load(), Losses: c.losses.Load(),
 		Parked: c.parked.Load(), Returned: c.returned.Load(), Refused: c.refused.Load(), Rebuilt: c.rebuilt.Load(),
-		ByTask: map[string]int64{},
+		Duplicates: c.duplicates.Load(),
+		ByTask:     map[string]int64{},
 	}
 	c.mu.Lock()
 	for name, n := range c.byTask {

@@ -26,7 +26,7 @@ type strategy struct {
 // error here and not at the first message.
 func (w *Worker) buildStrategies() error {
 	conf := w.conf
-	for _, d := range w.app.Tasks() {
+	for _, d := range append(w.app.Tasks(), w.app.Builtins()...) {
 		set := d.Settings()
 		s := &strategy{set: set, done: w.count.task(d.Name())}
 		soft, hard := set.SoftTimeLimit, set.TimeLimit
@@ -189,8 +189,11 @@ func (w *Worker) refuse(j *job, err error) {
 		return
 	}
 	j.force, j.s = &v, w.unknown
-	j.r = &lovage.Request{ID: me.ID, Task: me.Task, RootID: me.ID, Hostname: w.cfg.Hostname,
-		Delivery: lovage.DeliveryInfo{Exchange: j.d.Exchange, RoutingKey: j.d.RoutingKey, Queue: j.d.Queue}}
+	if j.r = me.Request(); j.r == nil {
+		j.r = &lovage.Request{ID: me.ID, Task: me.Task, RootID: me.ID}
+	}
+	j.r.Hostname = w.cfg.Hostname
+	j.r.Delivery = lovage.DeliveryInfo{Exchange: j.d.Exchange, RoutingKey: j.d.RoutingKey, Queue: j.d.Queue, Redelivered: j.d.Redelivered}
 	info := &lovage.ErrorInfo{Err: err, Type: "InvalidTaskError", Module: "celery.exceptions", Args: []any{err.Error()}}
 	w.group.Go(func() {
 		defer w.rescue("invalid message", func(error) { j.end() })

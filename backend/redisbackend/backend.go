@@ -37,8 +37,10 @@ type Backend struct {
 	rdb    *redisconn.Client
 	log    *slog.Logger
 	prefix string
-	closed atomic.Bool
-	ears   *redisconn.Subscriber
+	// ordered chords keep their parts by index, others by time.
+	ordered bool
+	closed  atomic.Bool
+	ears    *redisconn.Subscriber
 
 	mu       sync.Mutex
 	watching map[string]map[*watch]struct{} // by channel
@@ -51,7 +53,7 @@ func Open(ctx context.Context, cfg backend.Config) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open result backend: %w", fault(ctx, err))
 	}
-	b := &Backend{rdb: rdb, log: cfg.Log(), prefix: o.String("global_keyprefix", ""), watching: map[string]map[*watch]struct{}{}}
+	b := &Backend{rdb: rdb, log: cfg.Log(), prefix: o.String("global_keyprefix", ""), ordered: o.Bool("result_chord_ordered", true), watching: map[string]map[*watch]struct{}{}}
 	b.ears = redisconn.NewSubscriber(rdb, false, func(_, channel, _ string) { b.ring(channel) }, b.ringAll)
 	return b, nil
 }
@@ -252,9 +254,10 @@ var sentinels = redisconn.Sentinels{Closed: backend.ErrClosed, Unavailable: back
 func fault(ctx context.Context, err error) error { return sentinels.Fault(ctx, err) }
 
 var (
-	_ backend.Backend     = (*Backend)(nil)
-	_ backend.Watcher     = (*Backend)(nil)
-	_ backend.GroupStore  = (*Backend)(nil)
-	_ backend.OnceClaimer = (*Backend)(nil)
-	_ backend.LossCounter = (*Backend)(nil)
+	_ backend.Backend      = (*Backend)(nil)
+	_ backend.Watcher      = (*Backend)(nil)
+	_ backend.GroupStore   = (*Backend)(nil)
+	_ backend.OnceClaimer  = (*Backend)(nil)
+	_ backend.LossCounter  = (*Backend)(nil)
+	_ backend.ChordCounter = (*Backend)(nil)
 )

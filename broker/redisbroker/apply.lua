@@ -14,7 +14,9 @@
 --   H queue token         note that a queue has what comes by a channel, too
 --   F queue list raw token  push to the producing end what came by a channel, if
 --                         nobody has noted it: all who consume from a queue hear it
--- Returns 1 or 0 for each change.
+--   E end parts added size ms n   end a chord, unless its end is marked already:
+--                         then the n operations after it are left out
+-- Returns 1 or 0 for each change, and after it for each of its E.
 local ARGV, call = ARGV, redis.call
 local unacked, index, prefix, home = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local time = call('TIME')
@@ -30,6 +32,7 @@ end
 local function heard(queue, token)
   return call('SET', home .. 'lovage.heard.' .. queue .. '.' .. token, '1', 'NX', 'EX', 300)
 end
+local out, omit = {}, 0
 local ops = {
   L = function(i) call('LPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
   R = function(i) call('RPUSH', prefix .. ARGV[i], ARGV[i + 1]) return i + 2 end,
@@ -58,19 +61,35 @@ local ops = {
     if heard(ARGV[i], ARGV[i + 3]) then call('LPUSH', prefix .. ARGV[i + 1], ARGV[i + 2]) end
     return i + 4
   end,
+  E = function(i)
+    if call('SET', ARGV[i], '1', 'NX', 'PX', ARGV[i + 4]) then
+      call('DEL', ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+      out[#out + 1] = 1
+    else
+      omit = tonumber(ARGV[i + 5])
+      out[#out + 1] = 0
+    end
+    return i + 6
+  end,
 }
-local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2, H = 2, F = 4}
-local done, out, i = {}, {}, 6
+local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2, H = 2, F = 4, E = 6}
+local done, i = {}, 6
 while i <= #ARGV do
   local field, count = ARGV[i], tonumber(ARGV[i + 1])
   i = i + 2
   local held = field == '' or call('HDEL', unacked, field) == 1
   if held and field ~= '' then done[#done + 1] = field end
+  out[#out + 1] = held and 1 or 0
   for _ = 1, count do
     local op = ARGV[i]
-    if held then i = ops[op](i + 1) else i = i + 1 + skip[op] end
+    if held and omit == 0 then
+      i = ops[op](i + 1)
+    else
+      if omit > 0 then omit = omit - 1 end
+      if op == 'E' then out[#out + 1] = 0 end
+      i = i + 1 + skip[op]
+    end
   end
-  out[#out + 1] = held and 1 or 0
 end
 for j = 1, #done, 1000 do
   call('ZREM', index, unpack(done, j, math.min(j + 999, #done)))

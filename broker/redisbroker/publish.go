@@ -2,11 +2,13 @@ package redisbroker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/redisconn"
 	"github.com/redis/rueidis"
 )
 
@@ -235,6 +237,7 @@ type change struct {
 	ops   int
 	args  []string
 	bytes int
+	ends  []*broker.ChordEnd
 }
 
 func (ch *change) op(args ...string) {
@@ -264,6 +267,15 @@ func (ch *change) add(c *Conn, m *broker.Message, t target, raw string) {
 	if t.channel != "" {
 		ch.op("B", t.channel, raw)
 	}
+}
+
+// end adds the end of a chord, with what happens if no other ended it before.
+func (ch *change) end(k redisconn.ChordKeys, e *broker.ChordEnd, then *change) {
+	ch.op("E", k.End, k.Parts, k.Added, k.Size, redisconn.Milliseconds(redisconn.EndFor(e.Keep)), strconv.Itoa(then.ops))
+	ch.ops += then.ops
+	ch.args = append(ch.args, then.args...)
+	ch.bytes += then.bytes
+	ch.ends = append(ch.ends, e)
 }
 
 // due is a time in ms, rounded up: no message comes before its time.
@@ -303,8 +315,15 @@ func (c *Conn) apply(ctx context.Context, sh *shard, changes []change) (done []b
 		if err != nil {
 			return done, fault(ctx, err)
 		}
-		for _, v := range out {
-			done = append(done, v == 1)
+		for _, ch := range changes[:n] {
+			if len(out) < 1+len(ch.ends) {
+				return done, errors.New("redisbroker: the script told less than was asked")
+			}
+			done = append(done, out[0] == 1)
+			for i, e := range ch.ends {
+				e.Won = out[1+i] == 1
+			}
+			out = out[1+len(ch.ends):]
 		}
 		changes = changes[n:]
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/protocol"
 )
 
 // Settle ends claims, many in one script. A claim that has ended, as all have
@@ -119,17 +120,32 @@ func (cs *Consumer) finish(ctx context.Context, f *broker.Finish) (ch change, cl
 	default:
 		return ch, nil, fmt.Errorf("redisbroker: settle with %v: %w", f.Settle.Action, broker.ErrUnsupported)
 	}
-	for _, msg := range f.Publish {
+	if err := cs.follow(ctx, &ch, f.Publish, f.Store); err != nil {
+		return ch, nil, err
+	}
+	for _, e := range f.Ends {
+		var then change
+		if err := cs.follow(ctx, &then, e.Publish, e.Store); err != nil {
+			return ch, nil, err
+		}
+		ch.end(cs.conn.rdb.Chord("", e.Group), e, &then)
+	}
+	return ch, cl, nil
+}
+
+// follow adds messages and results to a change.
+func (cs *Consumer) follow(ctx context.Context, ch *change, msgs []*broker.Message, recs []*protocol.Record) error {
+	for _, msg := range msgs {
 		t, text, err := cs.conn.prepare(ctx, msg)
 		if err != nil {
-			return ch, nil, err
+			return err
 		}
 		ch.add(cs.conn, msg, t, text)
 	}
-	for _, r := range f.Store {
+	for _, r := range recs {
 		ch.op(cs.conn.rdb.AppendStore([]string{"S"}, "", r)...)
 	}
-	return ch, cl, nil
+	return nil
 }
 
 // handBack is the change that hands a claim back.

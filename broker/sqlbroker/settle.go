@@ -129,6 +129,10 @@ func (cs *Consumer) ending(f *broker.Finish) (e ending) {
 		e.err = lost(d)
 		return e
 	}
+	if len(f.Ends) > 0 {
+		e.err = fmt.Errorf("sqlbroker: the store does not count chords: %w", broker.ErrUnsupported)
+		return e
+	}
 	e.claim = cl
 	e.row.Delivery = &cl.row
 	if e.row.End, e.err = endOf(cl, &f.Settle); e.err != nil {
