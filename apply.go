@@ -129,13 +129,6 @@ func (p *application) group(s *sig, first []json.RawMessage, over wireOptions) e
 	if err := p.app.freezeAll(tasks, place{group: gid, chord: chord, root: opts.text("root_id")}); err != nil {
 		return err
 	}
-	size := 0
-	for _, t := range tasks {
-		size += t.size()
-	}
-	if chord != nil && tasks[0].counts() == gid {
-		p.start(gid, size)
-	}
 	for _, t := range tasks {
 		if err := p.apply(t, first, opts); err != nil {
 			return err
@@ -145,18 +138,6 @@ func (p *application) group(s *sig, first []json.RawMessage, over wireOptions) e
 		p.r.addGroup(gid, appendResults(nil, tasks))
 	}
 	return nil
-}
-
-// start notes that a chord begins.
-func (p *application) start(group string, size int) *chordStart {
-	for i := range p.e.starts {
-		if st := &p.e.starts[i]; st.group == group {
-			st.size = size
-			return st
-		}
-	}
-	p.e.starts = append(p.e.starts, chordStart{group: group, size: size})
-	return &p.e.starts[len(p.e.starts)-1]
 }
 
 // chord sends its header, whose members carry the body. The body takes the
@@ -216,8 +197,14 @@ func (p *application) chord(s *sig, first []json.RawMessage, over wireOptions) e
 		if err := p.unlock(gid, tasks, body, interval, retries, countdown); err != nil {
 			return err
 		}
-	} else if doc, nested := headerResults(gid, tasks); nested {
-		p.start(gid, 0).doc = doc
+	} else {
+		// Only here: a group that is the last of a chain in a header, or a body,
+		// counts in the chord around it, which has its size.
+		start := chordStart{group: gid, doc: headerResults(gid, tasks)}
+		for _, t := range tasks {
+			start.size += t.size()
+		}
+		p.e.starts = append(p.e.starts, start)
 	}
 	opts.put("task_id", gid)
 	opts["chord"] = at.chord
@@ -226,16 +213,17 @@ func (p *application) chord(s *sig, first []json.RawMessage, over wireOptions) e
 
 // headerResults is the document of a saved group, needed where a member's result
 // is that of a group itself.
-func headerResults(gid string, tasks []*sig) (doc []byte, nested bool) {
+func headerResults(gid string, tasks []*sig) []byte {
+	nested := false
 	for _, t := range tasks {
 		_, group := t.result(nil)
 		nested = nested || group
 	}
 	if !nested {
-		return nil, false
+		return nil
 	}
-	doc = append(appendTuple([]byte(`{"result": `), gid), ", "...)
-	return append(appendResults(doc, tasks), "]}"...), true
+	doc := append(appendTuple([]byte(`{"result": `), gid), ", "...)
+	return append(appendResults(doc, tasks), "]}"...)
 }
 
 // unlock sends the task that polls the header where the store does not count.

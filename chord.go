@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
@@ -210,7 +211,16 @@ func (p *application) applyBody(body *protocol.Signature, group string, results 
 func dependency(m *protocol.ChordPart) string {
 	meta := Meta{Status: m.State, Result: m.Result}
 	info := newErrorInfo(taskError(&meta), "")
-	return "Dependency " + m.TaskID + " raised " + info.Repr()
+	args := make([]string, len(info.Args))
+	for i, v := range info.Args {
+		args[i] = pyRepr(v)
+		// Celery's short forms keep one quote; Python, which made this text there,
+		// takes the one that needs no escape.
+		if s, ok := v.(string); ok && strings.Contains(s, "'") && !strings.Contains(s, `"`) {
+			args[i] = `"` + strings.ReplaceAll(args[i][1:len(args[i])-1], `\'`, `'`) + `"`
+		}
+	}
+	return "Dependency " + m.TaskID + " raised " + info.Type + "(" + strings.Join(args, ", ") + ")"
 }
 
 func listOf(members []protocol.ChordPart) json.RawMessage {

@@ -183,17 +183,6 @@ func (s *sig) given(first []json.RawMessage) []json.RawMessage {
 	return out
 }
 
-// counts is the group that a frozen signature counts in.
-func (s *sig) counts() string {
-	switch {
-	case s.kind == kindChord:
-		return s.body.counts()
-	case s.kind != "" && len(s.tasks) > 0:
-		return s.tasks[len(s.tasks)-1].counts()
-	}
-	return s.options.text("group_id")
-}
-
 // size is for how many a signature counts in a chord.
 func (s *sig) size() (n int) {
 	switch s.kind {

@@ -78,6 +78,7 @@ func canvasApp(url string, backend map[string]any) (*lovage.App, *notes) {
 			return x, nil
 		})
 	}
+	lovage.Func(app, "go.strict", func(_ context.Context, x int) (int, error) { return x, nil })
 	lovage.Proc(app, "go.note", func(_ context.Context, x any) error { n.add("go.note", fmt.Sprint(x)); return nil })
 	lovage.Proc(app, "go.on_error_old", func(_ context.Context, id string) error { n.add("go.on_error_old", id); return nil })
 	lovage.Errback(app, "go.on_error", func(_ context.Context, r *lovage.Request, info *lovage.ErrorInfo) error {
