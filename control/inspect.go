@@ -66,8 +66,15 @@ func registered(_ context.Context, n Node, a Args) (any, error) {
 	if len(items) == 0 {
 		items = []string{"exchange", "routing_key", "rate_limit"}
 	}
+	var builtins bool
+	if err := a.Decode("builtins", &builtins); err != nil {
+		return nil, err
+	}
 	names := []string{}
 	for _, t := range n.Registered() {
+		if !builtins && strings.HasPrefix(t.Name, "celery.") {
+			continue
+		}
 		var info []string
 		for _, item := range items {
 			if text, ok := t.Info[item]; ok {

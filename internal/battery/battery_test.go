@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 		case "worker":
 			n, _ := strconv.Atoi(f[3])
 			err = runWorker(f[1], f[2], n)
+		case "chords":
+			err = runChordWorker(f[1], f[2], f[3])
 		case "producer":
 			n, _ := strconv.Atoi(f[4])
 			err = runProducer(f[1], f[2], f[3], n, f[5] == "true")

@@ -89,7 +89,7 @@ func badMessages(t *testing.T) map[string]bad {
 		"BombBzip2":    refused("bad-1", raw{headers: known("compression", `"application/x-bz2"`), body: bomb(t, "bzip2")}, "too large message", "application/x-bz2", "send such data uncompressed"),
 		"NotZlib":      refused("bad-1", raw{headers: known("compression", `"application/x-gzip"`), body: []byte(body)}, "malformed", "decompress application/x-gzip", mendSender),
 		"Compression":  refused("bad-1", raw{headers: known("compression", `"application/x-rar"`), body: []byte(body)}, "malformed", `"application/x-rar": unknown; known are gzip`, mendSender),
-		"ChordMember":  refused("bad-1", raw{headers: known(), body: []byte(`[[1], {}, {"chord": {"task": "t.b", "args": [], "kwargs": {}, "options": {}}}]`)}, "unsupported", "chord", "run it on a Python worker"),
+		"ChordMember":  refused("bad-1", raw{headers: known(), body: []byte(`[[1], {}, {"chord": {"task": "t.b", "args": [], "kwargs": {}, "options": {}, "subtask_type": "star"}}]`)}, "unsupported", "chord", `its type "star" is unknown here`),
 		"UnknownTask":  {raw: raw{headers: known("task", `"t.nowhere"`), body: []byte(body)}, id: "bad-1", typ: "NotRegistered", signal: "unknown", says: []string{"nregistered task of type 't.nowhere'", "name"}},
 		"ArgMissing":   {raw: raw{headers: known(), body: []byte(`[[], {}, {}]`)}, id: "bad-1", typ: "TypeError", says: []string{"add() missing 1 required positional argument: 'x'", "mend the caller"}},
 		"ArgTooMany":   {raw: raw{headers: known(), body: []byte(`[[1, 2, 3], {}, {}]`)}, id: "bad-1", typ: "TypeError", says: []string{"add() takes from 1 to 2 positional arguments but 3 were given", "mend the caller"}},

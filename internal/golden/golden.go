@@ -222,3 +222,20 @@ func each(dir string, visit func(name string, data []byte) error) error {
 		return nil
 	})
 }
+
+// ChordParts loads what members of chords left, from all result files under dir.
+func ChordParts(dir string) (list []string, err error) {
+	err = each(dir, func(name string, data []byte) error {
+		var doc any
+		if err := serializer.NewJSON(serializer.Limits{}).Unmarshal(data, &doc); err != nil {
+			return err
+		}
+		find(doc, func(text string) {
+			if strings.HasPrefix(text, `[1, "`) {
+				list = append(list, text)
+			}
+		})
+		return nil
+	})
+	return list, err
+}
