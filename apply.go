@@ -168,26 +168,26 @@ func (p *application) chord(s *sig, first []json.RawMessage, over wireOptions) e
 		body.link(l)
 	}
 	body.options = body.options.merge(opts)
-	if err := a.freeze(body, place{id: id, root: body.options.text("root_id")}); err != nil {
+	tasks := flatten(s.tasks)
+	gid := s.header.text("task_id")
+	if len(tasks) > 0 && tasks[0].options.text("group_id") != "" {
+		gid = tasks[0].options.text("group_id")
+	}
+	if gid == "" {
+		gid = a.rand.uuid()
+	}
+	if err := a.freeze(body, place{id: id, group: gid, root: body.options.text("root_id")}); err != nil {
 		return err
 	}
 	for _, k := range []string{"chain", "chord", "group_id", "group_index"} {
 		delete(opts, k)
 	}
-	tasks := flatten(s.tasks)
 	if len(tasks) == 0 {
 		return p.apply(body, []json.RawMessage{json.RawMessage("[]")}, nil)
 	}
 	b, err := a.Backend(p.ctx)
 	if err != nil {
 		return fmt.Errorf("a chord needs a result store: %w", err)
-	}
-	gid := tasks[0].options.text("group_id")
-	if gid == "" {
-		gid = s.header.text("task_id")
-	}
-	if gid == "" {
-		gid = a.rand.uuid()
 	}
 	at := place{group: gid, chord: body.json(), root: opts.text("root_id")}
 	if err := a.freezeAll(tasks, at); err != nil {

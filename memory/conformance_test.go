@@ -37,6 +37,7 @@ func TestBackend(t *testing.T) {
 	harness := backendtest.Harness{
 		Open:   func(*testing.T) backend.Backend { return memory.New().Backend() },
 		Reopen: func(_ *testing.T, b backend.Backend) backend.Backend { return b.(*memory.Backend).Reopen() },
+		Lacks:  []backendtest.Ability{backendtest.Chords},
 	}
 	bubble := harness
 	bubble.Around = synctest.Test

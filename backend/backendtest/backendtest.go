@@ -45,11 +45,12 @@ const (
 	Groups   Ability = "groups"   // backend.GroupStore
 	Once     Ability = "once"     // backend.OnceClaimer
 	Losses   Ability = "losses"   // backend.LossCounter
+	Chords   Ability = "chords"   // backend.ChordCounter
 	Cleanup  Ability = "cleanup"  // backend.Cleaner
 	Identity Ability = "identity" // StoreID() string, as broker.StoreIdentity
 )
 
-var everyAbility = [...]Ability{Expires, Watch, Groups, Once, Losses, Cleanup, Identity}
+var everyAbility = [...]Ability{Expires, Watch, Groups, Once, Losses, Chords, Cleanup, Identity}
 
 // storeIdentity has the shape of broker.StoreIdentity.
 type storeIdentity interface{ StoreID() string }
@@ -93,7 +94,7 @@ func Run(t *testing.T, h Harness) {
 			t.Errorf("the driver does not show %q and the harness does not name it in Lacks", a)
 		}
 	}
-	for _, c := range slices.Concat(recordCases, expiryCases, watchCases, extraCases) {
+	for _, c := range slices.Concat(recordCases, expiryCases, watchCases, extraCases, chordCases) {
 		var missing []string
 		for _, n := range c.needs {
 			if !slices.Contains(has, n) {
@@ -123,6 +124,7 @@ func probe(t *testing.T, h *Harness) (has []Ability) {
 		Groups:   is[backend.GroupStore](w.b),
 		Once:     is[backend.OnceClaimer](w.b),
 		Losses:   is[backend.LossCounter](w.b),
+		Chords:   is[backend.ChordCounter](w.b),
 		Cleanup:  is[backend.Cleaner](w.b),
 		Identity: is[storeIdentity](w.b),
 	} {

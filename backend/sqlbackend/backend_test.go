@@ -31,5 +31,6 @@ func TestConformance(t *testing.T) {
 			url, _ := urls.Load(b)
 			return connect(t, url.(string))
 		},
+		Lacks: []backendtest.Ability{backendtest.Chords},
 	})
 }

@@ -107,12 +107,11 @@ func (n *notes) all() []string {
 }
 
 // canvasPy composes and prints what came out. Each case is made once for each mix
-// of languages, and once for Python alone, which is the judge.
+// of languages.
 const canvasPy = `
 import json, sys, time, itertools
 import tasks as t
 from celery import chain, group, chord
-from celery.result import GroupResult
 
 class Mix:
     def __init__(self, *order): self.it = itertools.cycle(order)
@@ -144,13 +143,6 @@ def cases(m):
     yield 'map', lambda: m.add.starmap([(1, 2), (3, 4)])
     yield 'chunks', lambda: m.add.chunks([(i, i) for i in range(5)], 2).group()
 
-def run(name, make):
-    try:
-        r = make().apply_async()
-        return r.get(timeout=20)
-    except Exception as e:
-        return '%s: %s' % (type(e).__name__, e)
-
 # Celery 5.2.6 itself never ends these.
 broken = ['chord_with_group_in_header']
 out = {}
@@ -167,13 +159,15 @@ for mix in mixes:
 end = time.time() + 45
 for name, r in sent:
     try:
+        # Celery's client can wait for ever for a result that is there: it only listens.
+        while not r.ready() and time.time() < end: time.sleep(0.02)
         out[name] = r.get(timeout=max(end - time.time(), 0.1))
     except Exception as e:
         out[name] = '%s: %s' % (type(e).__name__, e)
 print(json.dumps(out))
 `
 
-// canvasWant is what each case gives; what Celery 5.2 itself gets wrong is said.
+// canvasWant is what each case gives.
 var canvasWant = map[string]string{
 	"chain": `35`, "immutable": `16`, "group": `[0,2,4,6,8,10]`, "nested_group": `[2,4,6]`,
 	"chord": `[0,2,4,6,8,10,12,14,16,18]`, "chord_total": `42`, "chord_one": `[7]`, "chord_immutable_body": `3`,
@@ -203,13 +197,13 @@ func TestInteropCanvas(t *testing.T) {
 			goWorker(t, app)
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 			defer cancel()
-			mixes := `[["py"], ["go"], ["py", "go"], ["go", "py", "py"], ["both"]]`
+			mixes := `[["go"], ["py", "go"], ["go", "py", "py"], ["both"]]`
 			out := testenv.Python(t, ctx, map[string]string{"tasks": module}, canvasPy, mixes)
 			var got map[string]any
 			if err := json.Unmarshal(out, &got); err != nil {
 				t.Fatalf("%v in %s", err, out)
 			}
-			if want := 5*(len(canvasWant)-1) + 1; len(got) != want {
+			if want := 4*(len(canvasWant)-1) + 1; len(got) != want {
 				t.Errorf("got %d results of %d", len(got), want)
 			}
 			for full, v := range got {
