@@ -37,6 +37,10 @@ func (c *consumer) FinishAll(ctx context.Context, finishes ...broker.Finish) err
 	errs := make([]error, len(finishes))
 	enc := make([][]encoded, len(finishes))
 	for i, fin := range finishes {
+		if len(fin.Ends) > 0 {
+			errs[i] = fmt.Errorf("memory: the store does not count chords: %w", broker.ErrUnsupported)
+			continue
+		}
 		for _, m := range fin.Publish {
 			e, err := s.encode(m)
 			if err != nil {

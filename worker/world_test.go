@@ -41,6 +41,7 @@ type setup struct {
 	broker  func(broker.Conn) broker.Conn // wraps what the worker sees
 	conn    func(broker.Conn) broker.Conn // likewise, and nothing else does
 	backend func(backend.Backend) backend.Backend
+	nowhere bool // there is no result store
 }
 
 // in runs a test inside a bubble, with a started worker, and holds the
@@ -82,10 +83,14 @@ func build(t *testing.T, s setup) *world {
 			broker.Purger
 		}{rawConn{s.broker(c)}, f, c.(broker.Purger)}
 	}
-	x.app = lovage.New("test", s.conf,
+	opts := []lovage.AppOption{
 		lovage.WithLogger(slog.New(slog.NewTextHandler(x.log, &slog.HandlerOptions{Level: slog.LevelDebug}))),
 		lovage.WithBroker(func(context.Context) (broker.Conn, error) { return wrap(x.store.Broker()), nil }),
-		lovage.WithBackend(func(context.Context) (backend.Backend, error) { return s.backend(x.store.Backend()), nil }))
+	}
+	if !s.nowhere {
+		opts = append(opts, lovage.WithBackend(func(context.Context) (backend.Backend, error) { return s.backend(x.store.Backend()), nil }))
+	}
+	x.app = lovage.New("test", s.conf, opts...)
 	if s.tasks != nil {
 		s.tasks(x.app)
 	}
