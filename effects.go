@@ -55,6 +55,9 @@ func (a *App) collect(ctx context.Context, m *protocol.Message, e *Effects) erro
 // with or before the result, so that its children are complete. As in Celery a
 // group that is a callback is sent as it is, and several other ones are a group.
 func (a *App) followSuccess(ctx context.Context, r *Request, result json.RawMessage, e *Effects) error {
+	if len(r.embed.Callbacks)+len(r.embed.Chain) == 0 {
+		return nil
+	}
 	p := &application{app: a, ctx: ctx, r: r, e: e, trail: true}
 	first, over := []json.RawMessage{result}, r.follows()
 	callbacks, err := openList(r.embed.Callbacks)

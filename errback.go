@@ -58,6 +58,9 @@ func (a *App) callErrbacks(ctx context.Context, calls []errbackCall) {
 
 // followFailure makes the errbacks of a run.
 func (a *App) followFailure(ctx context.Context, r *Request, info *ErrorInfo, e *Effects) {
+	if len(r.embed.Errbacks) == 0 {
+		return
+	}
 	p := &application{app: a, ctx: ctx, r: r, e: e}
 	list, err := openList(r.embed.Errbacks)
 	if err != nil {

@@ -113,6 +113,7 @@ func (a *App) Receive(d *broker.Delivery) (*Request, error) {
 	r, err := a.request(&h, &body)
 	if err != nil {
 		_, err := fail(Malformed, err)
+		r.def = nil // no hook of the task sees what it cannot read
 		err.(*MessageError).request = r
 		return nil, err
 	}
