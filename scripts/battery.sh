@@ -6,6 +6,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 seed=${SEED:-1}
 go test -count=1 -timeout 60m -v -run TestCrash ./internal/battery -battery -seed "$seed" | tee "$log"
+go test -count=1 -timeout 60m -v -run TestChordsEndOnce ./internal/battery -chords 2000 -seed "$seed" | tee -a "$log"
 go test -count=1 -timeout 60m -v -run Stress ./worker -battery 250 -seed "$seed" | tee -a "$log"
 {
 	echo '# The last full battery'
@@ -24,6 +25,13 @@ go test -count=1 -timeout 60m -v -run Stress ./worker -battery 250 -seed "$seed"
 	grep -o 'report {.*}' "$log" | sed 's/^report //' | while read -r line; do
 		echo "$line" | sed -E 's/\{"Seed":([0-9]+),"Confirmed":([0-9]+),"Kills":([0-9]+),"Stops":([0-9]+),"Restarts":([0-9]+),"Poisoned":([0-9]+),"GivenUp":([0-9]+),"Took":([0-9]+)[0-9]{9}\}/| \1 | \2 | \3 | \4 | \5 | \6 | \7 | \8 |/'
 	done
+	echo
+	echo '## Chords'
+	echo
+	echo 'Python sends chords of ten to Go workers that are killed all the while, broker and results in one Redis database'
+	echo 'and in two. Each body had the results of all members in order and was delivered once.'
+	echo
+	grep -o '[0-9]* chords of 10, .*' "$log" | sed 's/^/* /'
 	echo
 	echo '## Stress'
 	echo
