@@ -245,7 +245,6 @@ func TestCountedChords(t *testing.T) {
 		members []string
 		want    string
 		calls   string
-		dead    int
 	}{
 		"InOrder":               {members: []string{"[1, 3]", "[2]", "[3, 1]"}, want: "[1 2 3]", calls: "body [1 2 3]"},
 		"ARetryDoesNotCount":    {members: []string{"[15]", "[2]"}, want: "[15 2]", calls: "body [15 2]"},
@@ -272,6 +271,36 @@ func TestCountedChords(t *testing.T) {
 				got := strings.Split(log.all(), "; ")
 				if strings.Join(got, "; ") != c.calls {
 					x.t.Errorf("called %q, want %q\n%s", log.all(), c.calls, x.log)
+				}
+			})
+		})
+	}
+	for name, c := range map[string]struct {
+		spoil func(x *world, m *protocol.Message)
+		want  string
+		dead  int
+	}{
+		"Revoked":      {func(x *world, m *protocol.Message) { x.w.Revoke(false, m.Headers.ID) }, "raised TaskRevokedError('revoked')", 0},
+		"Expired":      {func(_ *world, m *protocol.Message) { m.Headers.Expires = "1999-01-01T00:00:00" }, "raised TaskRevokedError('expired')", 0},
+		"Unreadable":   {func(_ *world, m *protocol.Message) { m.Headers.ETA = "tomorrow" }, "raised InvalidTaskError(", 1},
+		"Unregistered": {func(_ *world, m *protocol.Message) { m.Headers.Task = "t.none" }, "raised NotRegistered('t.none')", 1},
+	} {
+		t.Run(name+"CountsAsFailed", func(t *testing.T) {
+			t.Parallel()
+			log := &called{}
+			s := canvasSetup(log)
+			var store *counting
+			s.backend, store = newCounting()
+			in(t, s, func(x *world) {
+				_ = store.StartChord(context.Background(), "g", 2, 0)
+				members(x, "[1]")
+				x.send("t.part", "m1", "[2]", bodyChord, inChord("g", 1), func(m *protocol.Message) { c.spoil(x, m) })
+				if got := x.result("body"); !strings.HasPrefix(got, "ChordError: Dependency m1 "+c.want) {
+					x.t.Errorf("got %s\n%s", got, x.log)
+				}
+				pause(time.Second)
+				if n := len(x.dead()); n != c.dead || log.all() != "direct body ChordError [7]; errback body" {
+					x.t.Errorf("%d dead letters, want %d; called %q", n, c.dead, log.all())
 				}
 			})
 		})
