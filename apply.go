@@ -72,12 +72,14 @@ func (p *application) leavesTrail() bool {
 // chain sends the first task, which carries the others.
 func (p *application) chain(s *sig, first []json.RawMessage, over wireOptions) error {
 	s = s.clone()
+	opts := s.options.merge(over)
+	if err := s.takeLinks(opts); err != nil {
+		return err
+	}
 	tasks, err := s.opened()
 	if err != nil {
 		return err
 	}
-	opts := s.options.merge(over)
-	delete(opts, "link_error")
 	at := place{id: opts.takeText("task_id"), group: opts.takeText("group_id"), chord: opts.take("chord"), root: opts.text("root_id")}
 	if raw := opts.take("group_index"); raw != nil {
 		if err := json.Unmarshal(raw, &at.index); err != nil {
@@ -88,14 +90,6 @@ func (p *application) chain(s *sig, first []json.RawMessage, over wireOptions) e
 	steps, err := p.app.steps(tasks, first, at)
 	if err != nil || len(steps) == 0 {
 		return err
-	}
-	links, err := opts.sigs("link")
-	if err != nil {
-		return err
-	}
-	delete(opts, "link")
-	for _, l := range links {
-		steps[0].link(l)
 	}
 	last := len(steps) - 1
 	after, err := opts.sigs("chain")
@@ -109,16 +103,17 @@ func (p *application) chain(s *sig, first []json.RawMessage, over wireOptions) e
 // group sends its tasks under one id.
 func (p *application) group(s *sig, first []json.RawMessage, over wireOptions) error {
 	s = s.clone()
-	opts := wireOptions(s.options).merge(over)
+	opts := s.options.merge(over)
+	if err := s.takeLinks(opts); err != nil {
+		return err
+	}
 	gid := opts.takeText("task_id")
 	if gid == "" {
 		gid = p.app.rand.uuid()
 	}
 	chord := opts.take("chord")
 	trail := string(opts.take("add_to_parent")) != "false"
-	for _, k := range []string{"link", "link_error", "group_index"} {
-		delete(opts, k)
-	}
+	delete(opts, "group_index")
 	tasks := flatten(s.tasks)
 	if len(tasks) == 0 {
 		return nil
@@ -147,26 +142,13 @@ func (p *application) chord(s *sig, first []json.RawMessage, over wireOptions) e
 	s = s.clone()
 	first = s.given(first)
 	opts := s.options.merge(over)
+	if err := s.takeLinks(opts); err != nil {
+		return err
+	}
 	id := opts.takeText("task_id")
 	interval, retries, countdown := opts.take("interval"), opts.take("max_retries"), opts.take("countdown")
 	delete(opts, "add_to_parent")
 	body := s.body
-	links, err := opts.sigs("link_error")
-	if err != nil {
-		return err
-	}
-	after, err := opts.sigs("link")
-	if err != nil {
-		return err
-	}
-	delete(opts, "link_error")
-	delete(opts, "link")
-	for _, l := range links {
-		body.linkError(l)
-	}
-	for _, l := range after {
-		body.link(l)
-	}
 	body.options = body.options.merge(opts)
 	tasks := flatten(s.tasks)
 	gid := s.header.text("task_id")
@@ -182,7 +164,11 @@ func (p *application) chord(s *sig, first []json.RawMessage, over wireOptions) e
 	for _, k := range []string{"chain", "chord", "group_id", "group_index"} {
 		delete(opts, k)
 	}
-	if len(tasks) == 0 {
+	size := 0
+	for _, t := range tasks {
+		size += t.size()
+	}
+	if size == 0 { // nothing would ever count
 		return p.apply(body, []json.RawMessage{json.RawMessage("[]")}, nil)
 	}
 	b, err := a.Backend(p.ctx)
@@ -200,11 +186,7 @@ func (p *application) chord(s *sig, first []json.RawMessage, over wireOptions) e
 	} else {
 		// Only here: a group that is the last of a chain in a header, or a body,
 		// counts in the chord around it, which has its size.
-		start := chordStart{group: gid, doc: headerResults(gid, tasks)}
-		for _, t := range tasks {
-			start.size += t.size()
-		}
-		p.e.starts = append(p.e.starts, start)
+		p.e.starts = append(p.e.starts, chordStart{group: gid, size: size, doc: headerResults(gid, tasks)})
 	}
 	opts.put("task_id", gid)
 	opts["chord"] = at.chord

@@ -267,6 +267,27 @@ func (s *sig) linkError(next *sig) {
 	}
 }
 
+// takeLinks moves the links among options to where they belong.
+func (s *sig) takeLinks(opts wireOptions) error {
+	links, err := opts.sigs("link")
+	if err != nil {
+		return err
+	}
+	errbacks, err := opts.sigs("link_error")
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		s.link(l)
+	}
+	for _, l := range errbacks {
+		s.linkError(l)
+	}
+	delete(opts, "link")
+	delete(opts, "link_error")
+	return nil
+}
+
 func (o wireOptions) clone() wireOptions {
 	if o == nil {
 		return wireOptions{}
