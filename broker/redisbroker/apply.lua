@@ -1,8 +1,8 @@
 -- Applies changes, each as a whole or, if its claim has ended, not at all.
 -- KEYS: in a cluster all of the shard, else none.
--- ARGV: unacked, unacked_index, prefix of lists, prefix of the rest, spread?,
--- then for each change: the field of its claim or '' for none, the number of its
--- operations, and these:
+-- ARGV: unacked, unacked_index, prefix of lists, prefix of the rest, spread?, key
+-- and value of the attempt (see attempt.go), then for each change: the field of
+-- its claim or '' for none, the number of its operations, and these:
 --   L list raw            push to the producing end
 --   R list raw            push to the consuming end
 --   P queue list due raw  park until due, in ms
@@ -73,7 +73,7 @@ local ops = {
   end,
 }
 local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2, H = 2, F = 4, E = 6}
-local done, i = {}, 6
+local done, i = {}, 8
 while i <= #ARGV do
   local field, count = ARGV[i], tonumber(ARGV[i + 1])
   i = i + 2
@@ -94,4 +94,5 @@ end
 for j = 1, #done, 1000 do
   call('ZREM', index, unpack(done, j, math.min(j + 999, #done)))
 end
+if #done > 0 and ARGV[6] ~= '' then call('SET', ARGV[6], ARGV[7], 'EX', 86400) end
 return out

@@ -45,6 +45,8 @@ type Conn struct {
 	tags   string // random part of delivery tags
 	tag    atomic.Uint64
 	ears   *redisconn.Subscriber
+
+	attempts attempts
 	closed atomic.Bool
 	cut    atomic.Bool // cut off: nothing is handed back
 

@@ -61,6 +61,8 @@ type claim struct {
 	raw     string // with Consumer.mu, as is what follows
 	marks   marks
 	counted bool
+
+	doubts []attempt // with attempts.mu: those that may have ended it
 }
 
 // Consume starts a consumer. Its queues are declared.

@@ -194,3 +194,71 @@ func TestLostAnswerOfAClaim(t *testing.T) {
 		return
 	}
 }
+
+// TestLostAnswerOfAFinish: the server commits a finish and the answer is lost.
+// Finishing again does nothing twice and is no error; what somebody else has
+// taken is still lost.
+func TestLostAnswerOfAFinish(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	db := server.DB(t)
+	proxy := testenv.NewProxy(t, server.Addr)
+	c := open(t, fmt.Sprintf("redis://%s/%d", proxy.Addr, db), map[string]any{"socket_timeout": 0.3})
+	defer c.Close()
+	direct := open(t, server.URL(db), nil)
+	defer direct.Close()
+	cs, err := c.Consume(t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("q")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := limit(t)
+	if err := c.Declare(ctx, broker.Named("next")); err != nil {
+		t.Fatal(err)
+	}
+	if err := direct.Publish(ctx, task("q", "a"), task("q", "b"), task("q", "c"), task("q", "d")); err != nil {
+		t.Fatal(err)
+	}
+	ds, err := cs.Claim(ctx, 4)
+	if err != nil || len(ds) != 4 {
+		t.Fatalf("claimed %d, %v", len(ds), err)
+	}
+	if err := cs.Settle(ctx, broker.Settlement{Delivery: &ds[3]}); err != nil { // the server knows the script from now on
+		t.Fatal(err)
+	}
+	ds = ds[:3]
+	for range 100 { // so that each of the client's connections is open already
+		if _, err := c.Paused(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finish := func(ds ...broker.Delivery) error {
+		var fs []broker.Finish
+		for i := range ds {
+			fs = append(fs, broker.Finish{Publish: []*broker.Message{task("next", "after")}, Settle: broker.Settlement{Delivery: &ds[i]}})
+		}
+		return cs.(broker.AtomicFinisher).FinishAll(ctx, fs...)
+	}
+	proxy.Hold()
+	if err := finish(ds[0], ds[1]); !broker.Retryable(err) {
+		t.Fatalf("a finish without an answer gave %v", err)
+	}
+	// The third goes to somebody else meanwhile.
+	rdb := client(t, server.URL(db))
+	if err := rdb.Do(ctx, rdb.B().Del().Key("unacked").Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Drop()
+	proxy.Release()
+	for err = finish(ds...); broker.Retryable(err); err = finish(ds...) {
+	}
+	errs := broker.EachError(err, 3)
+	if errs[0] != nil || errs[1] != nil || !errors.Is(errs[2], broker.ErrLeaseLost) {
+		t.Errorf("finishing again gave %v, want no error for what is done, and the third lost", errs)
+	}
+	if ls, err := direct.Lengths(ctx, "next"); err != nil || ls["next"].Ready != 2 {
+		t.Errorf("follow-ups: %+v, %v, want 2", ls, err)
+	}
+	if err := finish(ds[0]); !errors.Is(err, broker.ErrLeaseLost) {
+		t.Errorf("a third finish of what is settled gave %v, want ErrLeaseLost", err)
+	}
+}

@@ -234,6 +234,7 @@ func (c *Conn) commit(ctx context.Context, changes []change) error {
 type change struct {
 	shard *shard // nil: a broadcast alone
 	field string // of the claim that it ends; empty for none
+	claim *claim // nil: nobody will ask what became of it
 	ops   int
 	args  []string
 	bytes int
@@ -298,13 +299,18 @@ const (
 func (c *Conn) apply(ctx context.Context, sh *shard, changes []change) (done []bool, err error) {
 	done = make([]bool, 0, len(changes))
 	for len(changes) > 0 {
-		n, bytes, words := 0, 0, 5
+		n, bytes, words, ends := 0, 0, 7, false
 		for n < len(changes) && n < applyChanges && (n == 0 || bytes+changes[n].bytes <= applyBytes) {
 			bytes += changes[n].bytes
 			words += 2 + len(changes[n].args)
+			ends = ends || changes[n].claim != nil
 			n++
 		}
-		args := append(make([]string, 0, words), sh.unacked, sh.index, c.keys.prefix, sh.home, sh.spread)
+		var at attempt
+		if ends {
+			at = c.attempts.next(sh)
+		}
+		args := append(make([]string, 0, words), sh.unacked, sh.index, c.keys.prefix, sh.home, sh.spread, at.key, at.value)
 		for _, ch := range changes[:n] {
 			args = append(args, ch.field, strconv.Itoa(ch.ops))
 			args = append(args, ch.args...)
@@ -313,8 +319,11 @@ func (c *Conn) apply(ctx context.Context, sh *shard, changes []change) (done []b
 		out, err := c.exec(limited, applyScript, sh, args).AsIntSlice()
 		cancel()
 		if err != nil {
-			return done, fault(ctx, err)
+			err = fault(ctx, err)
+			c.attempts.failed(at, changes[:n], err)
+			return done, err
 		}
+		c.attempts.answered(at)
 		for _, ch := range changes[:n] {
 			if len(out) < 1+len(ch.ends) {
 				return done, errors.New("redisbroker: the script told less than was asked")

@@ -6,6 +6,8 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local score = string.format('%d.%06d', time[1], time[2])
+-- A server without memory refuses a script whose first write adds something.
+redis.call('ZREM', KEYS[3], '')
 for i = 4, #KEYS do redis.call('ZADD', KEYS[i], now + tonumber(ARGV[2]), ARGV[3]) end
 local lapse = redis.call('ZSCORE', KEYS[3], ARGV[1])
 if not lapse or lapse == '0' then return -1 end

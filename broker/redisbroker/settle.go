@@ -13,7 +13,8 @@ import (
 
 // Settle ends claims, many in one script. A claim that has ended, as all have
 // after Close, gives broker.ErrLeaseLost for its entry. After a lost connection
-// it is open which have ended; settling them again tells.
+// it is open which have ended; settling them again tells, and is no error if it
+// was the earlier call that did it.
 func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement) error {
 	finishes := make([]broker.Finish, len(settlements))
 	for i, s := range settlements {
@@ -28,7 +29,8 @@ type finisher struct{ *Consumer }
 
 // FinishAll commits finishes, each as a whole or not at all, many in one
 // script: what follows, the results under Celery's keys of this database and the
-// end of the claim, by which it is fenced.
+// end of the claim, by which it is fenced. Finishing again after a lost
+// connection does not do it twice, and tells that it is done.
 func (cs finisher) FinishAll(ctx context.Context, finishes ...broker.Finish) error {
 	return cs.finishAll(ctx, finishes)
 }
@@ -44,10 +46,10 @@ func (cs *Consumer) finishAll(ctx context.Context, finishes []broker.Finish) err
 	)
 	for i := range finishes {
 		ch, cl, err := cs.finish(ctx, &finishes[i])
+		claims[i] = cl
 		if errs[i] = err; err != nil {
 			continue
 		}
-		claims[i] = cl
 		at := slices.IndexFunc(batches, func(b *batch) bool { return b.shard == ch.shard })
 		if at < 0 {
 			at = len(batches)
@@ -67,6 +69,7 @@ func (cs *Consumer) finishAll(ctx context.Context, finishes []broker.Finish) err
 			}
 		}
 	}
+	cs.conn.attempts.settleDoubts(ctx, cs.conn, claims, errs)
 	cs.mu.Lock()
 	for i, cl := range claims {
 		if cl != nil && (errs[i] == nil || errors.Is(errs[i], broker.ErrLeaseLost)) {
@@ -99,9 +102,9 @@ func (cs *Consumer) finish(ctx context.Context, f *broker.Finish) (ch change, cl
 	raw, m := cl.raw, cl.marks
 	cs.mu.Unlock()
 	if !running {
-		return ch, nil, errLost(d)
+		return ch, cl, errLost(d)
 	}
-	ch.shard, ch.field = cl.id.shard, cl.field
+	ch.shard, ch.field, ch.claim = cl.id.shard, cl.field, cl
 	m.redelivered = true
 	switch f.Settle.Action {
 	case broker.Ack, broker.Reject:

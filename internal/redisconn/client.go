@@ -119,3 +119,10 @@ func (s Sentinels) Fault(ctx context.Context, err error) error {
 	}
 	return fmt.Errorf("redis: %w: %w", s.Unavailable, err)
 }
+
+// Answered reports whether an error is the server's own word, so that what was
+// asked for did not happen.
+func Answered(err error) bool {
+	var re *rueidis.RedisError
+	return errors.As(err, &re)
+}
