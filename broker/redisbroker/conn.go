@@ -42,13 +42,13 @@ type Conn struct {
 	// visibility is Python's visibility timeout, 0 if it is not given.
 	visibility time.Duration
 
-	tags   string // random part of delivery tags
-	tag    atomic.Uint64
-	ears   *redisconn.Subscriber
+	tags string // random part of delivery tags
+	tag  atomic.Uint64
+	ears *redisconn.Subscriber
 
 	attempts attempts
-	closed atomic.Bool
-	cut    atomic.Bool // cut off: nothing is handed back
+	closed   atomic.Bool
+	cut      atomic.Bool // cut off: nothing is handed back
 
 	mu        sync.Mutex
 	known     map[string]bool // queues that are in the set of queues
