@@ -1,0 +1,121 @@
+package faults_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	_ "github.com/lovage-go/lovage/backend/redisbackend"
+	_ "github.com/lovage-go/lovage/broker/redisbroker"
+	"github.com/lovage-go/lovage/internal/testenv"
+	"github.com/lovage-go/lovage/worker"
+)
+
+// lease is the driver's own in the full form: whatever ends before it costs no
+// task a second run.
+func lease() worker.Config { return worker.Config{Lease: size(7*time.Second, 30*time.Second)} }
+
+// redis are stores on one database, or on two servers.
+func redis(t *testing.T, servers ...*testenv.RedisServer) stores {
+	t.Helper()
+	var s stores
+	url := func(i int) (through, direct string, p *testenv.Proxy) {
+		db := servers[i].DB(t)
+		p = testenv.NewProxy(t, servers[i].Addr)
+		return fmt.Sprintf("redis://%s/%d", p.Addr, db), servers[i].URL(db), p
+	}
+	s.through.BrokerURL, s.direct.BrokerURL, s.broker = url(0)
+	s.through.ResultBackend, s.direct.ResultBackend, s.results = s.through.BrokerURL, s.direct.BrokerURL, s.broker
+	if len(servers) > 1 {
+		s.through.ResultBackend, s.direct.ResultBackend, s.results = url(1)
+	}
+	return s
+}
+
+// durable is a server of one's own whose data survives its death.
+func durable(t *testing.T, more ...string) *testenv.RedisServer {
+	return testenv.PrivateRedis(t, append([]string{"--appendonly", "yes", "--appendfsync", "always"}, more...)...)
+}
+
+func TestRedis(t *testing.T) {
+	t.Parallel()
+	for _, f := range network() {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			try(t, redis(t, testenv.Redis(t)), lease(), f)
+		})
+	}
+}
+
+func TestRedisApart(t *testing.T) {
+	t.Parallel()
+	for _, f := range network() {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			try(t, redis(t, testenv.Redis(t), testenv.PrivateRedis(t)), lease(), f)
+		})
+	}
+}
+
+// state puts a server into a state for a while.
+func state(s *testenv.RedisServer, t *testing.T, on, off []string) func(r *rig) {
+	return func(r *rig) {
+		for range size(1, 5) {
+			s.Command(t, on...)
+			<-time.After(size(1500*time.Millisecond, 10*time.Second))
+			s.Command(t, off...)
+			<-time.After(200 * time.Millisecond)
+		}
+	}
+}
+
+func TestRedisServer(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(t *testing.T){
+		"Restart": func(t *testing.T) {
+			s := durable(t)
+			try(t, redis(t, s), lease(), fault{name: "Restart", do: func(r *rig) {
+				for range size(2, 10) {
+					s.Stop(t)
+					<-time.After(size(500*time.Millisecond, 3*time.Second))
+					s.Start(t)
+					<-time.After(300 * time.Millisecond)
+				}
+			}})
+		},
+		"Loading": func(t *testing.T) {
+			// Each command of the log takes long to load.
+			s := durable(t, "--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024")
+			s.Command(t, "EVAL", `for i=1,3000 do redis.call('SET', 'ballast:'..i, string.rep('x', 100)) end return 1`, "0")
+			r := try(t, redis(t, s), lease(), fault{name: "Loading", do: func(r *rig) {
+				s.Stop(t)
+				s.Start(t)
+			}})
+			if n := r.log.count("LOADING"); n == 0 {
+				t.Errorf("the server was not seen loading: nothing was tested\n%s", r.tail())
+			}
+		},
+		"ReadOnly": func(t *testing.T) {
+			s := testenv.PrivateRedis(t)
+			r := try(t, redis(t, s), lease(), fault{name: "ReadOnly", do: state(s, t, []string{"REPLICAOF", "127.0.0.1", "1"}, []string{"REPLICAOF", "NO", "ONE"})})
+			if r.log.count("READONLY") == 0 {
+				t.Errorf("the server was not seen as a replica: nothing was tested\n%s", r.tail())
+			}
+		},
+		"OutOfMemory": func(t *testing.T) {
+			s := testenv.PrivateRedis(t, "--maxmemory-policy", "noeviction")
+			try(t, redis(t, s), lease(), fault{name: "OutOfMemory", do: state(s, t, []string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"})})
+		},
+		"NoScript": func(t *testing.T) {
+			s := testenv.PrivateRedis(t)
+			try(t, redis(t, s), lease(), fault{name: "NoScript", do: func(r *rig) {
+				for range size(30, 1000) {
+					s.Command(t, "SCRIPT", "FLUSH")
+					<-time.After(10 * time.Millisecond)
+				}
+			}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); do(t) })
+	}
+}

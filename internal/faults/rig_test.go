@@ -1,0 +1,336 @@
+package faults_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/testenv"
+	"github.com/lovage-go/lovage/worker"
+)
+
+var (
+	full = flag.Bool("battery", false, "run the full form: minutes")
+	seed = flag.Uint64("seed", 1, "of what is sent and when it goes wrong")
+)
+
+// size picks a figure of the short form or of the full one.
+func size[T any](short, long T) T {
+	if *full {
+		return long
+	}
+	return short
+}
+
+// within is how soon a worker must consume again once its server is well.
+const within = 5 * time.Second
+
+// stores are the servers of one test.
+type stores struct {
+	through lovage.Config // what the worker is given: by the proxies
+	direct  lovage.Config // for clients, who are not what is tested
+	broker  *testenv.Proxy
+	results *testenv.Proxy // the same one where broker and results share a server
+}
+
+// fault is done to a rig. It returns when the server is well again.
+type fault struct {
+	name string
+	// repeats says why a task may run twice; empty: each runs exactly once.
+	repeats string
+	do      func(r *rig)
+}
+
+// rig is a worker in this process with tasks that wait, run and end all the time.
+type rig struct {
+	*testing.T
+	stores
+	rnd    *rand.Rand
+	w      *worker.Worker
+	client *lovage.App
+	nap    *lovage.Handle[napArgs, string]
+	ledger *ledger
+	log    *logbook
+	cfg    worker.Config
+}
+
+type napArgs struct {
+	ID     string
+	Millis int
+}
+
+// ledger is what really happened, kept outside of the stores.
+type ledger struct {
+	mu     sync.Mutex
+	sent   map[string]bool // confirmed
+	starts map[string]int
+	ends   map[string]int // OnSuccess: the effects of the run are kept
+	news   chan struct{}  // closed at each change
+}
+
+func (l *ledger) note(do func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	do()
+	close(l.news)
+	l.news = make(chan struct{})
+}
+
+// wait waits until the ledger says so.
+func (l *ledger) wait(limit time.Duration, is func() bool) bool {
+	late := time.After(limit)
+	for {
+		l.mu.Lock()
+		ok, news := is(), l.news
+		l.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-news:
+		case <-late:
+			return false
+		}
+	}
+}
+
+type logbook struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *logbook) count(text string) int { return strings.Count(l.String(), text) }
+
+func (r *rig) app(conf lovage.Config, log io.Writer) (*lovage.App, *lovage.Handle[napArgs, string]) {
+	conf.TaskDefaultQueue = "q"
+	app := lovage.New("faults", conf, lovage.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
+	nap := lovage.Func(app, "faults.nap", func(_ context.Context, in napArgs) (string, error) {
+		r.ledger.note(func() { r.ledger.starts[in.ID]++ })
+		<-time.After(time.Duration(in.Millis) * time.Millisecond)
+		return in.ID, nil
+	})
+	app.Signals.TaskSuccess.Connect(func(_ context.Context, s lovage.TaskSuccess) {
+		id := s.Request.ID
+		r.ledger.note(func() { r.ledger.ends[id]++ })
+	})
+	return app, nap
+}
+
+// start starts the worker, and returns when it consumes.
+func (r *rig) start() {
+	app, _ := r.app(r.through, r.log)
+	ready := make(chan struct{})
+	r.cfg.Hostname, r.cfg.Concurrency, r.cfg.Ready = "faults@%h", 4, func(worker.Info) { close(ready) }
+	r.w = worker.New(app, r.cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.w.Run(ctx) }()
+	r.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				r.Errorf("worker: %v", err)
+			}
+		case <-time.After(30 * time.Second):
+			r.Errorf("the worker does not stop; log:\n%s", r.tail())
+			return
+		}
+		if err := app.Close(context.Background()); err != nil {
+			r.Errorf("close: %v", err)
+		}
+	})
+	select {
+	case <-ready:
+	case err := <-ended:
+		ended <- err
+		r.Fatalf("worker: %v", err)
+	case <-time.After(20 * time.Second):
+		r.Fatalf("the worker is not ready after 20 s:\n%s", r.tail())
+	}
+}
+
+func (r *rig) tail() string {
+	s := r.log.String()
+	return s[max(0, len(s)-6000):]
+}
+
+// send sends a task around the proxy. Whoever gets an error does not know
+// whether it was sent, and it is not in the ledger.
+func (r *rig) send(ctx context.Context, id string, d time.Duration) error {
+	_, err := r.nap.Delay(ctx, napArgs{id, int(d.Milliseconds())}, lovage.TaskID(id))
+	if err == nil {
+		r.ledger.note(func() { r.ledger.sent[id] = true })
+	}
+	return err
+}
+
+// feed keeps some tasks waiting until the returned function is called. One in
+// ten runs for long enough to live through what is done meanwhile.
+func (r *rig) feed() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	rnd := rand.New(rand.NewPCG(*seed, 7))
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			few := func() bool { return len(r.ledger.sent)-len(r.ledger.ends) < 40 }
+			if !r.ledger.wait(100*time.Millisecond, few) {
+				continue
+			}
+			d := time.Duration(rnd.IntN(30)) * time.Millisecond
+			if i%10 == 0 {
+				d = time.Duration(200+rnd.IntN(1000)) * time.Millisecond
+			}
+			bounded, end := context.WithTimeout(ctx, 2*time.Second)
+			_ = r.send(bounded, fmt.Sprintf("t%d", i), d)
+			end()
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// try does a fault to a worker at work and looks at what has become of it.
+func try(t *testing.T, s stores, cfg worker.Config, f fault) *rig {
+	r := &rig{T: t, stores: s, cfg: cfg, rnd: rand.New(rand.NewPCG(*seed, 1)), log: &logbook{},
+		ledger: &ledger{sent: map[string]bool{}, starts: map[string]int{}, ends: map[string]int{}, news: make(chan struct{})}}
+	r.client, r.nap = r.app(s.direct, io.Discard)
+	t.Cleanup(func() { r.client.Close(context.Background()) })
+	r.start()
+	stop := r.feed()
+	if !r.ledger.wait(20*time.Second, func() bool { return len(r.ledger.ends) >= 20 }) {
+		t.Fatalf("the worker does not work before anything is done to it:\n%s", r.tail())
+	}
+	f.do(r)
+	took := r.consumes("after")
+	stop()
+	r.settled(f)
+	if !t.Failed() {
+		r.ledger.mu.Lock()
+		again := 0
+		for _, n := range r.ledger.starts {
+			again += n - 1
+		}
+		t.Logf("fault {%q: %q, \"tasks\": %d, \"repeated\": %d, \"again\": %q, \"losses\": %d}", "name", f.name, len(r.ledger.sent), again, took, r.log.count("consumer: connection lost"))
+		r.ledger.mu.Unlock()
+	}
+	return r
+}
+
+// consumes wants a task that is sent now to start in time.
+func (r *rig) consumes(id string) time.Duration {
+	r.Helper()
+	well := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	if err := r.send(ctx, id, 0); err != nil {
+		r.Fatalf("the server is not well: %v", err)
+	}
+	if !r.ledger.wait(within, func() bool { return r.ledger.starts[id] > 0 }) {
+		r.Errorf("%q did not start within %v of the server being well: %+v\n%s", id, within, r.w.Stats(), r.tail())
+	}
+	return time.Since(well).Round(time.Millisecond)
+}
+
+// settled wants every task done, as often as the fault allows, nothing claimed
+// and no slot taken.
+func (r *rig) settled(f fault) {
+	r.Helper()
+	l := r.ledger
+	patience := 2*r.cfg.Lease + 20*time.Second
+	done := func() bool {
+		for id := range l.sent {
+			if l.ends[id] == 0 {
+				return false
+			}
+		}
+		return true
+	}
+	if !l.wait(patience, done) {
+		var missing []string
+		for id := range l.sent {
+			if l.ends[id] == 0 {
+				missing = append(missing, fmt.Sprintf("%s started %d", id, l.starts[id]))
+			}
+		}
+		r.Fatalf("not done after %v: %v; %+v\n%s", patience, missing, r.w.Stats(), r.tail())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := r.client.Broker(ctx)
+	if err != nil {
+		r.Fatal(err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ls, err := conn.(broker.Lengther).Lengths(ctx, "q")
+		s := r.w.Stats()
+		if err == nil && ls["q"] == (broker.Length{}) && s.SlotsUsed == 0 && s.Active == 0 && s.Finishing == 0 && s.Reserved == 0 {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			r.Fatalf("not idle after %v: queue %+v, %v; worker %+v\n%s", patience, ls["q"], err, s, r.tail())
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range l.sent {
+		if got, err := r.client.Result(id).Get(ctx); err != nil || got != any(id) {
+			r.Errorf("%s: the result is %v, %v", id, got, err)
+		}
+	}
+	for id, n := range l.starts {
+		if n != 1 && f.repeats == "" || l.ends[id] != 1 && l.ends[id] > n {
+			r.Errorf("%s ran %d times and ended well %d times, want once", id, n, l.ends[id])
+		}
+	}
+	if s := r.w.Stats(); f.repeats == "" && (s.Fenced > 0 || int(s.Succeeded) != len(l.ends)) {
+		r.Errorf("%d runs counted as succeeded and %d as fenced, of %d that ended well\n%s", s.Succeeded, s.Fenced, len(l.ends), r.tail())
+	}
+	if lost, back := r.log.count("consumer: connection lost"), r.log.count("consumer: connection is back"); lost != back {
+		r.Errorf("%d lines of lost connections and %d of their return\n%s", lost, back, r.tail())
+	}
+	if r.log.count("panic") > 0 {
+		r.Errorf("a panic:\n%s", r.tail())
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		r.Error("out of time")
+	}
+}
+
+type proxy = testenv.Proxy
+
+// each does something to the proxies.
+func (r *rig) each(do func(*proxy)) {
+	do(r.broker)
+	if r.results != r.broker {
+		do(r.results)
+	}
+}
+
+func name(what string, i int) string { return fmt.Sprintf("%s%d", what, i) }
