@@ -33,6 +33,7 @@ func Dial(ctx context.Context, url string, o Options) (*Client, error) {
 	opt.ConnWriteTimeout = c.Timeout
 	opt.Dialer.Timeout = o.Seconds("socket_connect_timeout", 5*time.Second)
 	opt.Dialer.KeepAlive = 5 * time.Second
+	opt.DialCtxFn = watchful(opt.DialCtxFn)
 	opt.DisableCache = true // client-side caching; ears ask for tracking themselves
 	// The default of half a megabyte each is for other uses than one message.
 	opt.ReadBufferEachConn, opt.WriteBufferEachConn = 64<<10, 64<<10
