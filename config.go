@@ -44,8 +44,11 @@ type Config struct {
 	// BrokerConnectionRetryOnStartup tries again when the first connection
 	// fails. Default: as BrokerConnectionRetry.
 	BrokerConnectionRetryOnStartup *bool
+	// BrokerConnectionIntervalMax is the longest pause between two attempts to
+	// connect. Default 2 s. A setting of ours.
+	BrokerConnectionIntervalMax time.Duration
 	// BrokerConnectionMaxRetries is the number of attempts before a worker gives
-	// up. Default 100; NoLimit: for ever.
+	// up. Default NoLimit: it does not.
 	BrokerConnectionMaxRetries int
 	// BrokerPublishTimeout bounds a call whose context has no deadline. Default
 	// 5 s; NoLimit: as long as it takes, which is Celery's way. A setting of ours.

@@ -236,6 +236,7 @@ type resolved struct {
 	BrokerConnectionTimeout                  time.Duration
 	BrokerConnectionRetry                    bool
 	BrokerConnectionRetryOnStartup           bool
+	BrokerConnectionIntervalMax              time.Duration
 	BrokerConnectionMaxRetries               int
 	BrokerPublishTimeout                     time.Duration
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lovage-go/lovage"
@@ -17,7 +18,6 @@ const (
 	maxBatch      = 512
 	commitTimeout = 30 * time.Second
 	firstBackoff  = 50 * time.Millisecond
-	lastBackoff   = 2 * time.Second
 )
 
 // finish is what the end of one run, or of one claim, causes.
@@ -91,8 +91,9 @@ func (e *refusedError) Unwrap() error { return e.err }
 // batch is written the next one gathers, so that nobody waits for company when
 // the worker is idle, and everybody shares a commit when it is busy.
 type committer struct {
-	link *link
-	wake chan struct{}
+	link  *link
+	wake  chan struct{}
+	stuck atomic.Int64 // since when the store takes nothing; 0: it does
 
 	mu     sync.Mutex // guards what follows
 	queue  []*finish
@@ -117,7 +118,7 @@ func (c *committer) run() {
 	w, ctx := c.link.w, c.link.ctx
 	var kept []*finish
 	wait := firstBackoff
-	var since time.Time
+	var since time.Time // since when the store does not take them
 	for {
 		if len(kept) == 0 {
 			select {
@@ -134,7 +135,7 @@ func (c *committer) run() {
 				c.close(kept)
 				return
 			}
-			wait = min(2*wait, lastBackoff)
+			wait = w.longer(wait)
 		}
 		c.mu.Lock()
 		batch := c.queue
@@ -149,6 +150,7 @@ func (c *committer) run() {
 			if len(again) > 0 {
 				if since.IsZero() {
 					since = time.Now()
+					c.stuck.Store(since.UnixNano())
 					w.log.Error("the store does not take the ends of tasks; they are kept and tried again: "+err.Error(), "error", err)
 				}
 				kept = append(again, batch...)
@@ -158,6 +160,7 @@ func (c *committer) run() {
 		if len(kept) == 0 && !since.IsZero() {
 			w.log.Info("the store takes the ends of tasks again", "after", time.Since(since).Round(time.Millisecond))
 			wait, since = firstBackoff, time.Time{}
+			c.stuck.Store(0)
 		}
 	}
 }

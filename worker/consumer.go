@@ -13,8 +13,8 @@ import (
 var errStalled = errors.New("the broker does not answer")
 
 // consume keeps a connection that claims, until ctx ends. What is lost is
-// replaced, with pauses that grow from 50 ms to 2 s. The error is that of an
-// attempt after which the configuration says to give up.
+// replaced, with pauses that grow from 50 ms to broker_connection_interval_max.
+// The error is that of an attempt after which the configuration says to give up.
 func (w *Worker) consume(ctx context.Context) error {
 	var lost time.Time // since when there is no connection
 	tries, wait := 0, firstBackoff
@@ -49,8 +49,13 @@ func (w *Worker) consume(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		wait = min(2*wait, lastBackoff)
+		wait = w.longer(wait)
 	}
+}
+
+// longer is the pause after a pause.
+func (w *Worker) longer(wait time.Duration) time.Duration {
+	return min(2*wait, max(w.conf.BrokerConnectionIntervalMax, firstBackoff))
 }
 
 // giveUp decides whether an error ends the worker.

@@ -40,7 +40,7 @@ func (w *Worker) openMailbox(ctx context.Context, l *link) error {
 // obey runs the commands that come by a link until ctx ends, with a new mailbox
 // after a loss. Only the link that claims has one.
 func (w *Worker) obey(ctx context.Context, l *link) {
-	for wait := firstBackoff; ctx.Err() == nil; wait = min(2*wait, lastBackoff) {
+	for wait := firstBackoff; ctx.Err() == nil; wait = w.longer(wait) {
 		if l.mailbox == nil {
 			select {
 			case <-time.After(wait):

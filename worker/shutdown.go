@@ -53,7 +53,7 @@ func (w *Worker) shutdown(r stopRequest) {
 	w.handBack(w.suspects.close()...)
 	w.handBack(w.pool.Close()...)
 	if r.how == Warm {
-		if r = w.await(nil); r.how == Cold {
+		if r = w.warm(); r.how == Cold {
 			w.tell(r)
 		}
 	}
@@ -73,6 +73,31 @@ func (w *Worker) tell(r stopRequest) {
 	w.mu.Unlock()
 	w.log.Warn(text+" ("+w.cfg.Hostname+")", "jobs", n)
 	w.app.Signals.WorkerShuttingDown.Send(w.base, lovage.WorkerShuttingDown{Hostname: w.cfg.Hostname, How: string(r.how), Signal: r.signal})
+}
+
+// warm waits for what runs. A store that does not take the ends of runs is not
+// waited for longer than the grace: their messages go back, and nobody's death is
+// counted.
+func (w *Worker) warm() stopRequest {
+	for {
+		if r := w.await(time.After(w.cfg.Grace / 4)); r.how == Cold {
+			return r
+		}
+		n := 0
+		for _, j := range w.snapshot() {
+			if at := j.link.commit.stuck.Load(); j.phase.Load() != finishing || at == 0 || time.Since(time.Unix(0, at)) < w.cfg.Grace {
+				n = -1
+				break
+			}
+			n++
+		}
+		if n > 0 {
+			w.log.Error("the store does not take the ends of tasks; their messages go back", "tasks", n)
+		}
+		if n >= 0 {
+			return stopRequest{}
+		}
+	}
 }
 
 // await waits until nothing is left to wait for, a cold shutdown is asked for,

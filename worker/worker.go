@@ -203,7 +203,7 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 // openBackend opens the result store, waiting for one that is away as it does
 // for a broker.
 func (w *Worker) openBackend(ctx context.Context) (err error) {
-	for wait, tries := firstBackoff, 1; ; wait, tries = min(2*wait, lastBackoff), tries+1 {
+	for wait, tries := firstBackoff, 1; ; wait, tries = w.longer(wait), tries+1 {
 		w.back, err = w.app.Backend(ctx)
 		switch {
 		case err == nil:

@@ -58,6 +58,7 @@ type rig struct {
 	stores
 	rnd    *rand.Rand
 	w      *worker.Worker
+	stop   func() // stops the worker, warm, and wants it to end well
 	client *lovage.App
 	nap    *lovage.Handle[napArgs, string]
 	ledger *ledger
@@ -148,7 +149,8 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.w.Run(ctx) }()
-	r.Cleanup(func() {
+	var once sync.Once
+	end := func() {
 		cancel()
 		select {
 		case err := <-ended:
@@ -162,7 +164,9 @@ func (r *rig) start() {
 		if err := app.Close(context.Background()); err != nil {
 			r.Errorf("close: %v", err)
 		}
-	})
+	}
+	r.stop = func() { once.Do(end) }
+	r.Cleanup(r.stop)
 	select {
 	case <-ready:
 	case err := <-ended:
@@ -212,12 +216,17 @@ func (r *rig) feed() (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// try does a fault to a worker at work and looks at what has become of it.
-func try(t *testing.T, s stores, cfg worker.Config, f fault) *rig {
+func newRig(t *testing.T, s stores, cfg worker.Config) *rig {
 	r := &rig{T: t, stores: s, cfg: cfg, rnd: rand.New(rand.NewPCG(*seed, 1)), log: &logbook{},
 		ledger: &ledger{sent: map[string]bool{}, starts: map[string]int{}, ends: map[string]int{}, news: make(chan struct{})}}
 	r.client, r.nap = r.app(s.direct, io.Discard)
 	t.Cleanup(func() { r.client.Close(context.Background()) })
+	return r
+}
+
+// try does a fault to a worker at work and looks at what has become of it.
+func try(t *testing.T, s stores, cfg worker.Config, f fault) *rig {
+	r := newRig(t, s, cfg)
 	r.start()
 	stop := r.feed()
 	if !r.ledger.wait(20*time.Second, func() bool { return len(r.ledger.ends) >= 20 }) {
@@ -252,6 +261,20 @@ func (r *rig) consumes(id string) time.Duration {
 		r.Errorf("%q did not start within %v of the server being well: %+v\n%s", id, within, r.w.Stats(), r.tail())
 	}
 	return time.Since(well).Round(time.Millisecond)
+}
+
+// until wants something to be so in time.
+func (r *rig) until(limit time.Duration, what string, is func() bool) {
+	r.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(limit); !is(); {
+		select {
+		case <-tick.C:
+		case <-late:
+			r.Fatalf("not so after %v: %s; %+v\n%s", limit, what, r.w.Stats(), r.tail())
+		}
+	}
 }
 
 // settled wants every task done, as often as the fault allows, nothing claimed
