@@ -182,7 +182,7 @@ func (c *committer) commit(ctx context.Context, batch []*finish) (again []*finis
 	defer cancel()
 	var whole, steps []*finish
 	for _, f := range batch {
-		if f.hasClaim && c.link.atomic != nil && !f.published && !f.stored && !f.ended {
+		if f.hasClaim && c.link.oneStore && c.link.finisher != nil && !f.published && !f.stored && !f.ended {
 			whole = append(whole, f)
 		} else {
 			steps = append(steps, f)
@@ -203,28 +203,38 @@ func (c *committer) commit(ctx context.Context, batch []*finish) (again []*finis
 
 // atOnce commits each finish as a whole.
 func (c *committer) atOnce(ctx context.Context, list []*finish) (again []*finish, err error) {
-	w := c.link.w
-	var msgs []*protocol.Message
-	all := make([]broker.Finish, len(list))
-	for i, f := range list {
-		all[i] = broker.Finish{Publish: f.publish, Store: f.store, Ends: f.ends, Settle: f.claim}
-		msgs = append(msgs, f.messages()...)
-	}
-	err = guard(func() error {
-		if err := w.app.DeclareFor(ctx, msgs...); err != nil {
-			return err
-		}
-		return c.link.atomic.FinishAll(ctx, all...)
-	})
+	err = guard(func() error { return c.finishAll(ctx, list, true) })
 	if len(list) > 1 && err != nil && !retryable(err) && !gone(err) && !partial(err) {
 		return c.oneByOne(ctx, list, c.atOnce)
 	}
 	return spread(list, err, func(f *finish) { f.answer(nil) })
 }
 
-// inSteps keeps finishes where broker and result store are two, in Celery's
-// order: follow-ups, result, the end of a chord, settlement. Each step is done for all before the
-// next, and not done twice for a finish that comes again.
+// finishAll publishes, stores and ends chords if it is to, and settles, each
+// finish as a whole.
+func (c *committer) finishAll(ctx context.Context, list []*finish, store bool) error {
+	var msgs []*protocol.Message
+	all := make([]broker.Finish, len(list))
+	for i, f := range list {
+		all[i] = broker.Finish{Publish: f.publish, Settle: f.claim}
+		if store {
+			all[i].Store, all[i].Ends = f.store, f.ends
+		}
+		msgs = append(msgs, f.messages()...)
+	}
+	if err := c.link.w.app.DeclareFor(ctx, msgs...); err != nil {
+		return err
+	}
+	return c.link.finisher.FinishAll(ctx, all...)
+}
+
+// inSteps keeps finishes where broker and result store are two. A broker that
+// can do so publishes the follow-ups together with the settlement, once the
+// result is stored: they are fenced by the claim and never sent twice, and the
+// result does not wait for a broker that is away. Else, and where a chord ends,
+// whose body must be sent before its end is marked, it is Celery's order:
+// follow-ups, result, end of the chord, settlement. Each step is done for all
+// before the next, and not done twice for a finish that comes again.
 func (c *committer) inSteps(ctx context.Context, list []*finish) (again []*finish, err error) {
 	w := c.link.w
 	todo := list
@@ -255,7 +265,8 @@ func (c *committer) inSteps(ctx context.Context, list []*finish) (again []*finis
 			err = e
 		}
 	}
-	step(func(f *finish) bool { return len(f.messages()) > 0 && !f.published }, func(l []*finish) error {
+	fenced := func(f *finish) bool { return f.hasClaim && c.link.finisher != nil && len(f.ends) == 0 }
+	step(func(f *finish) bool { return len(f.messages()) > 0 && !f.published && !fenced(f) }, func(l []*finish) error {
 		var msgs []*protocol.Message
 		for _, f := range l {
 			msgs = append(msgs, f.messages()...)
@@ -276,7 +287,8 @@ func (c *committer) inSteps(ctx context.Context, list []*finish) (again []*finis
 		}
 		return broker.Batch(errs)
 	}, func(f *finish) { f.ended = true })
-	step(func(f *finish) bool { return f.hasClaim }, func(l []*finish) error {
+	step(fenced, func(l []*finish) error { return c.finishAll(ctx, l, false) }, func(f *finish) {})
+	step(func(f *finish) bool { return f.hasClaim && !fenced(f) }, func(l []*finish) error {
 		ss := make([]broker.Settlement, len(l))
 		for i, f := range l {
 			ss[i] = f.claim

@@ -20,7 +20,8 @@ type link struct {
 	conn     broker.Conn
 	consumer broker.Consumer
 	features broker.Features
-	atomic   broker.AtomicFinisher // nil: finishes go step by step
+	finisher broker.AtomicFinisher // nil: the broker publishes and settles in two steps
+	oneStore bool                  // the finisher keeps results too
 	renewer  broker.LeaseRenewer   // nil: no leases
 	losses   broker.LossCounter    // nil: ask the result store
 	commit   *committer
@@ -62,9 +63,8 @@ func (w *Worker) connect(ctx context.Context) (*link, error) {
 	l := &link{w: w, conn: conn, consumer: consumer, features: conn.Features(), answered: make(chan struct{})}
 	l.renewer, _ = consumer.(broker.LeaseRenewer)
 	l.losses, _ = consumer.(broker.LossCounter)
-	if w.back == nil || sameStore(conn, consumer, w.back) {
-		l.atomic, _ = consumer.(broker.AtomicFinisher)
-	}
+	l.finisher, _ = consumer.(broker.AtomicFinisher)
+	l.oneStore = w.back == nil || sameStore(conn, consumer, w.back)
 	l.ctx, l.cancel = context.WithCancelCause(w.base)
 	l.commit = &committer{link: l, wake: make(chan struct{}, 1)}
 	w.group.Go(func() { w.forever(l, "committer", l.commit.run) })

@@ -202,7 +202,7 @@ func (w *Worker) keepRevokes(ctx context.Context) {
 		if len(ids) == 0 {
 			continue
 		}
-		for wait, told := firstBackoff, false; ; wait = min(2*wait, lastBackoff) {
+		for wait, told := firstBackoff, false; ; wait = w.longer(wait) {
 			bounded, cancel := context.WithTimeout(ctx, commitTimeout)
 			err := guard(func() error { return w.app.MarkRevoked(bounded, ids...) })
 			cancel()

@@ -15,7 +15,7 @@ func (r *rig) must(id string, d time.Duration) {
 	r.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := r.send(ctx, id, d); err != nil {
+	if err := r.send(ctx, id, d, true); err != nil {
 		r.Fatal(err)
 	}
 }
@@ -82,8 +82,8 @@ func TestRedisStoreAway(t *testing.T) {
 		r.results.Up()
 		r.start()
 		r.settled(fault{repeats: "its result could not be kept before the shutdown"})
-		if s := r.w.Stats(); s.Losses != 0 || s.Succeeded != 1 {
-			t.Errorf("the next worker counts %+v, want no loss and one success", s)
+		if s := r.w.Stats(); s.Losses != 0 || s.Succeeded != 2 {
+			t.Errorf("the next worker counts %+v, want no loss and two successes, with the callback", s)
 		}
 		if n := r.ledger.starts["a"]; n != 2 {
 			t.Errorf("the task ran %d times, want 2: once for each worker", n)

@@ -103,8 +103,17 @@ func TestRedisServer(t *testing.T) {
 			}
 		},
 		"OutOfMemory": func(t *testing.T) {
+			// For longer than the lease: what runs must be renewed all the same.
 			s := testenv.PrivateRedis(t, "--maxmemory-policy", "noeviction")
-			try(t, redis(t, s), lease(), fault{name: "OutOfMemory", do: state(s, t, []string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"})})
+			cfg := worker.Config{Lease: size(time.Second, 6*time.Second)}
+			r := try(t, redis(t, s), cfg, fault{name: "OutOfMemory", do: func(r *rig) {
+				r.must("long", 2*cfg.Lease)
+				r.ledger.wait(5*time.Second, r.started("long"))
+				state(s, t, []string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"})(r)
+			}})
+			if n := r.refused.Load(); n == 0 {
+				t.Error("no task was refused: nothing was tested")
+			}
 		},
 		"NoScript": func(t *testing.T) {
 			s := testenv.PrivateRedis(t)

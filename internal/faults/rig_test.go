@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,9 +62,12 @@ type rig struct {
 	stop   func() // stops the worker, warm, and wants it to end well
 	client *lovage.App
 	nap    *lovage.Handle[napArgs, string]
+	after  *lovage.Handle[string, lovage.None]
 	ledger *ledger
 	log    *logbook
 	cfg    worker.Config
+
+	refused atomic.Int64 // tasks that could not be sent
 }
 
 type napArgs struct {
@@ -76,8 +80,9 @@ type ledger struct {
 	mu     sync.Mutex
 	sent   map[string]bool // confirmed
 	starts map[string]int
-	ends   map[string]int // OnSuccess: the effects of the run are kept
-	news   chan struct{}  // closed at each change
+	ends   map[string]int            // OnSuccess: the effects of the run are kept
+	linked map[string]map[string]int // runs of the callbacks of a task, by their ids
+	news   chan struct{}             // closed at each change
 }
 
 func (l *ledger) note(do func()) {
@@ -133,9 +138,14 @@ func (r *rig) app(conf lovage.Config, log io.Writer) (*lovage.App, *lovage.Handl
 		<-time.After(time.Duration(in.Millis) * time.Millisecond)
 		return in.ID, nil
 	})
+	r.after = lovage.Proc(app, "faults.after", func(ctx context.Context, parent string) error {
+		r.ledger.note(func() { r.ledger.linked[parent][lovage.RequestFrom(ctx).ID]++ })
+		return nil
+	}, lovage.IgnoreResult(true))
 	app.Signals.TaskSuccess.Connect(func(_ context.Context, s lovage.TaskSuccess) {
-		id := s.Request.ID
-		r.ledger.note(func() { r.ledger.ends[id]++ })
+		if s.Task.Name() == "faults.nap" {
+			r.ledger.note(func() { r.ledger.ends[s.Request.ID]++ })
+		}
 	})
 	return app, nap
 }
@@ -184,8 +194,13 @@ func (r *rig) tail() string {
 
 // send sends a task around the proxy. Whoever gets an error does not know
 // whether it was sent, and it is not in the ledger.
-func (r *rig) send(ctx context.Context, id string, d time.Duration) error {
-	_, err := r.nap.Delay(ctx, napArgs{id, int(d.Milliseconds())}, lovage.TaskID(id))
+func (r *rig) send(ctx context.Context, id string, d time.Duration, link bool) error {
+	opts := []lovage.CallOption{lovage.TaskID(id)}
+	if link {
+		r.ledger.note(func() { r.ledger.linked[id] = map[string]int{} })
+		opts = append(opts, lovage.Link(r.after.After()))
+	}
+	_, err := r.nap.Delay(ctx, napArgs{id, int(d.Milliseconds())}, opts...)
 	if err == nil {
 		r.ledger.note(func() { r.ledger.sent[id] = true })
 	}
@@ -209,7 +224,9 @@ func (r *rig) feed() (stop func()) {
 				d = time.Duration(200+rnd.IntN(1000)) * time.Millisecond
 			}
 			bounded, end := context.WithTimeout(ctx, 2*time.Second)
-			_ = r.send(bounded, fmt.Sprintf("t%d", i), d)
+			if r.send(bounded, name("t", i), d, i%5 == 0) != nil {
+				r.refused.Add(1)
+			}
 			end()
 		}
 	})
@@ -218,7 +235,7 @@ func (r *rig) feed() (stop func()) {
 
 func newRig(t *testing.T, s stores, cfg worker.Config) *rig {
 	r := &rig{T: t, stores: s, cfg: cfg, rnd: rand.New(rand.NewPCG(*seed, 1)), log: &logbook{},
-		ledger: &ledger{sent: map[string]bool{}, starts: map[string]int{}, ends: map[string]int{}, news: make(chan struct{})}}
+		ledger: &ledger{sent: map[string]bool{}, starts: map[string]int{}, ends: map[string]int{}, linked: map[string]map[string]int{}, news: make(chan struct{})}}
 	r.client, r.nap = r.app(s.direct, io.Discard)
 	t.Cleanup(func() { r.client.Close(context.Background()) })
 	return r
@@ -254,7 +271,7 @@ func (r *rig) consumes(id string) time.Duration {
 	well := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	if err := r.send(ctx, id, 0); err != nil {
+	if err := r.send(ctx, id, 0, false); err != nil {
 		r.Fatalf("the server is not well: %v", err)
 	}
 	if !r.ledger.wait(within, func() bool { return r.ledger.starts[id] > 0 }) {
@@ -285,7 +302,7 @@ func (r *rig) settled(f fault) {
 	patience := 2*r.cfg.Lease + 20*time.Second
 	done := func() bool {
 		for id := range l.sent {
-			if l.ends[id] == 0 {
+			if calls, linked := l.linked[id]; l.ends[id] == 0 || linked && len(calls) == 0 {
 				return false
 			}
 		}
@@ -332,8 +349,20 @@ func (r *rig) settled(f fault) {
 			r.Errorf("%s ran %d times and ended well %d times, want once", id, n, l.ends[id])
 		}
 	}
-	if s := r.w.Stats(); f.repeats == "" && (s.Fenced > 0 || int(s.Succeeded) != len(l.ends)) {
-		r.Errorf("%d runs counted as succeeded and %d as fenced, of %d that ended well\n%s", s.Succeeded, s.Fenced, len(l.ends), r.tail())
+	callbacks := 0
+	for id, calls := range l.linked {
+		if len(calls) > 1 {
+			r.Errorf("the callback of %s was sent %d times, want once", id, len(calls))
+		}
+		for _, n := range calls {
+			if n != 1 && f.repeats == "" {
+				r.Errorf("the callback of %s ran %d times, want once", id, n)
+			}
+			callbacks += n
+		}
+	}
+	if s := r.w.Stats(); f.repeats == "" && (s.Fenced > 0 || int(s.Succeeded) != len(l.ends)+callbacks) {
+		r.Errorf("%d runs counted as succeeded and %d as fenced, of %d that ended well\n%s", s.Succeeded, s.Fenced, len(l.ends)+callbacks, r.tail())
 	}
 	if lost, back := r.log.count("consumer: connection lost"), r.log.count("consumer: connection is back"); lost != back {
 		r.Errorf("%d lines of lost connections and %d of their return\n%s", lost, back, r.tail())
