@@ -58,11 +58,11 @@ func TestRedisApart(t *testing.T) {
 }
 
 // state puts a server into a state for a while.
-func state(s *testenv.RedisServer, t *testing.T, on, off []string) func(r *rig) {
+func state(s *testenv.RedisServer, t *testing.T, d time.Duration, on, off []string) func(r *rig) {
 	return func(r *rig) {
 		for range size(1, 5) {
 			s.Command(t, on...)
-			<-time.After(size(1500*time.Millisecond, 10*time.Second))
+			<-time.After(d)
 			s.Command(t, off...)
 			<-time.After(200 * time.Millisecond)
 		}
@@ -97,7 +97,7 @@ func TestRedisServer(t *testing.T) {
 		},
 		"ReadOnly": func(t *testing.T) {
 			s := testenv.PrivateRedis(t)
-			r := try(t, redis(t, s), lease(), fault{name: "ReadOnly", do: state(s, t, []string{"REPLICAOF", "127.0.0.1", "1"}, []string{"REPLICAOF", "NO", "ONE"})})
+			r := try(t, redis(t, s), lease(), fault{name: "ReadOnly", do: state(s, t, size(1500*time.Millisecond, 10*time.Second), []string{"REPLICAOF", "127.0.0.1", "1"}, []string{"REPLICAOF", "NO", "ONE"})})
 			if r.log.count("READONLY") == 0 {
 				t.Errorf("the server was not seen as a replica: nothing was tested\n%s", r.tail())
 			}
@@ -105,11 +105,11 @@ func TestRedisServer(t *testing.T) {
 		"OutOfMemory": func(t *testing.T) {
 			// For longer than the lease: what runs must be renewed all the same.
 			s := testenv.PrivateRedis(t, "--maxmemory-policy", "noeviction")
-			cfg := worker.Config{Lease: size(time.Second, 6*time.Second)}
+			cfg := worker.Config{Lease: size(time.Second, 3*time.Second)}
 			r := try(t, redis(t, s), cfg, fault{name: "OutOfMemory", do: func(r *rig) {
-				r.must("long", 2*cfg.Lease)
+				r.must("long", 5*cfg.Lease)
 				r.ledger.wait(5*time.Second, r.started("long"))
-				state(s, t, []string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"})(r)
+				state(s, t, 4*cfg.Lease, []string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"})(r)
 			}})
 			if n := r.refused.Load(); n == 0 {
 				t.Error("no task was refused: nothing was tested")
