@@ -1,9 +1,12 @@
 package testenv
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,4 +114,57 @@ func pythonCommand(t testing.TB, ctx context.Context, modules map[string]string,
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONPATH=" + dir, "C_FORCE_ROOT=1", "PYTHONDONTWRITEBYTECODE=1"}
 	return cmd
+}
+
+// PythonSession is a Python process that answers line by line. It is safe for
+// concurrent use.
+type PythonSession struct {
+	cmd    *exec.Cmd
+	in     io.WriteCloser
+	out    *bufio.Reader
+	stderr bytes.Buffer
+	mu     sync.Mutex // one question at a time
+}
+
+// StartPython starts a script that answers each line of its input with one; it
+// ends with the test.
+func StartPython(t testing.TB, modules map[string]string, script string) *PythonSession {
+	t.Helper()
+	s := &PythonSession{cmd: pythonCommand(t, context.Background(), modules, "-c", script)}
+	s.cmd.Stderr, s.cmd.SysProcAttr = &s.stderr, dieWithParent()
+	in, err := s.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.in, s.out = in, bufio.NewReaderSize(out, 1<<20)
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.in.Close()
+		stop := time.AfterFunc(10*time.Second, func() { _ = s.cmd.Process.Kill() })
+		defer stop.Stop()
+		if err := s.cmd.Wait(); err != nil {
+			t.Errorf("python: %v\n%s", err, s.stderr.Bytes())
+		}
+	})
+	return s
+}
+
+// Ask sends a line and returns the one that answers it.
+func (s *PythonSession) Ask(line []byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.in.Write(append(line, '\n')); err != nil {
+		return nil, fmt.Errorf("python: %w: %s", err, s.stderr.Bytes())
+	}
+	answer, err := s.out.ReadBytes('\n')
+	if err != nil {
+		return nil, fmt.Errorf("python: %w: %s", err, s.stderr.Bytes())
+	}
+	return answer, nil
 }

@@ -1,0 +1,111 @@
+"""A Celery project as a user has it. The lines before this one set BROKER and RESULTS."""
+import json
+import sys
+import time
+import traceback
+from datetime import datetime, timedelta, timezone
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+app = Celery('project', broker=BROKER, backend=RESULTS)  # noqa: F821
+parcels, news = Exchange('parcels', 'direct'), Exchange('news', 'topic')
+app.conf.update(
+    task_default_queue='both', broker_connection_retry_on_startup=True,
+    task_queues=[Queue('both'), Queue('py.only'), Queue('go.only'),
+                 Queue('py.direct', parcels, 'py'), Queue('go.direct', parcels, 'go'),
+                 Queue('py.topic', news, 'py.#'), Queue('go.topic', news, 'go.#')])
+
+
+@app.task(name='t.add')
+def add(x, y=0):
+    return x + y
+
+
+@app.task(name='t.echo', typing=False)
+def echo(*args, **kwargs):
+    return [list(args), kwargs]
+
+
+@app.task(name='t.fail')
+def fail(text):
+    raise ValueError(text, 17)
+
+
+@app.task(name='t.again', bind=True, max_retries=3)
+def again(self, until):
+    if self.request.retries < until:
+        raise self.retry(countdown=0.05)
+    return until
+
+
+@app.task(name='t.never', bind=True, max_retries=2)
+def never(self, text):
+    raise self.retry(exc=KeyError(text), countdown=0.01)
+
+
+@app.task(name='t.progress', bind=True)
+def progress(self, n):
+    self.update_state(state='PROGRESS', meta={'done': n})
+    time.sleep(1.5)
+    return 'ready'
+
+
+@app.task(name='t.late')
+def late(eta):
+    return time.time() >= eta
+
+
+@app.task(name='t.failed')
+def failed(uuid):
+    return 'told of ' + uuid
+
+
+def send(call):
+    """Sends a row of the table."""
+    o = dict(call['options'])
+    if 'eta' in o:
+        zone = timezone(timedelta(minutes=o.pop('zone', 0)))
+        o['eta'] = datetime.fromtimestamp(o['eta'], tz=zone)
+    if 'exchange' in o:  # kombu takes one that it has not declared for a direct one
+        o['declare'] = [{'parcels': parcels, 'news': news}[o['exchange']]]
+    for key in ('link', 'link_error'):
+        if key in o:
+            s = o[key]
+            o[key] = app.signature(s['task'], task_id=s['id'], queue=s['queue'])
+    app.tasks[call['task']].apply_async(tuple(call['args'] or ()), call['kwargs'] or {}, **o)
+
+
+def outcome(q):
+    r = app.AsyncResult(q['id'])
+    try:
+        return {'result': r.get(timeout=20), 'state': r.state}
+    except Exception as e:
+        return {'state': r.state, 'type': type(e).__name__, 'module': type(e).__module__, 'args': list(e.args),
+                'traced': bool(r.traceback)}
+
+
+def progressed(q):
+    """Waits for the state PROGRESS and tells its information."""
+    r = app.AsyncResult(q['id'])
+    end = time.time() + 20
+    while time.time() < end:
+        if r.state == 'PROGRESS':
+            return r.info
+        time.sleep(0.02)
+    raise RuntimeError('the state is %s' % r.state)
+
+
+def peek(q):
+    return app.AsyncResult(q['id']).state
+
+
+def serve():
+    """Does what each line of the input asks for."""
+    for line in sys.stdin:
+        q = json.loads(line)
+        try:
+            answer = {'ok': globals()[q['do']](q['with'])}
+        except Exception as e:
+            answer = {'error': ''.join(traceback.format_exception_only(type(e), e))}
+        print(json.dumps(answer), flush=True)
