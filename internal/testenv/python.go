@@ -37,9 +37,27 @@ func Python(t testing.TB, ctx context.Context, modules map[string]string, script
 // It is stopped, warm, at the end of the test.
 func CeleryWorker(t testing.TB, module, source string, args ...string) *CeleryProcess {
 	t.Helper()
+	return startWorker(t, pythonCommand(t, context.Background(), map[string]string{module: source},
+		append([]string{"-m", "celery", "-A", module, "worker", "-l", "INFO"}, args...)...))
+}
+
+// Again starts this test program once more, as a worker, with a variable in its
+// environment for TestMain to see. It returns when the worker logs that it is
+// ready; the process is stopped, warm, at the end of the test.
+func Again(t testing.TB, key, value string) *CeleryProcess {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), key+"="+value)
+	return startWorker(t, cmd)
+}
+
+func startWorker(t testing.TB, cmd *exec.Cmd) *CeleryProcess {
+	t.Helper()
 	w := &CeleryProcess{ready: make(chan struct{})}
-	cmd := pythonCommand(t, context.Background(), map[string]string{module: source},
-		append([]string{"-m", "celery", "-A", module, "worker", "-l", "INFO"}, args...)...)
 	var err error
 	if w.proc, err = startProcessTo(cmd, w); err != nil {
 		t.Fatal(err)
@@ -48,14 +66,14 @@ func CeleryWorker(t testing.TB, module, source string, args ...string) *CeleryPr
 	select {
 	case <-w.ready:
 	case <-w.proc.done:
-		t.Fatalf("the Celery worker ended at once:\n%s", w.Log())
+		t.Fatalf("the worker ended at once:\n%s", w.Log())
 	case <-time.After(60 * time.Second):
-		t.Fatalf("the Celery worker is not ready after a minute:\n%s", w.Log())
+		t.Fatalf("the worker is not ready after a minute:\n%s", w.Log())
 	}
 	return w
 }
 
-// CeleryProcess is a running Celery worker.
+// CeleryProcess is a running worker, of Celery or of ours.
 type CeleryProcess struct {
 	proc  *process
 	ready chan struct{}
@@ -95,7 +113,7 @@ func (w *CeleryProcess) Stop(t testing.TB) {
 	case <-w.proc.done:
 	case <-time.After(15 * time.Second):
 		w.proc.kill()
-		t.Errorf("the Celery worker did not stop:\n%s", w.Log())
+		t.Errorf("the worker did not stop:\n%s", w.Log())
 	}
 }
 
