@@ -1,12 +1,10 @@
 package protocol_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,17 +12,7 @@ import (
 	"github.com/lovage-go/lovage/protocol"
 )
 
-const (
-	python = "/usr/bin/python3" // the one that has the distribution's Celery
-	judge  = "../internal/tools/judge/judge.py"
-)
-
-type judged struct {
-	File     string `json:"file"`
-	Kind     string `json:"kind"`
-	Original any    `json:"original"`
-	Ours     any    `json:"ours"`
-}
+const judge = "../internal/tools/judge/judge.py"
 
 type judgedMessage struct {
 	Headers     json.RawMessage `json:"headers"`
@@ -38,23 +26,15 @@ type judgedMessage struct {
 // make of it, and compare field by field with types.
 func TestPythonJudges(t *testing.T) {
 	t.Parallel()
-	if out, err := exec.Command(python, "-c", "import celery, kombu; print(celery.__version__, kombu.__version__)").CombinedOutput(); err != nil {
-		t.Fatalf("%s has no Celery to judge with (%v: %s); run the tests by `make test`, which brings it along", python, err, out)
+	if out, err := exec.Command(golden.Python, "-c", "import celery, kombu; print(celery.__version__, kombu.__version__)").CombinedOutput(); err != nil {
+		t.Fatalf("%s has no Celery to judge with (%v: %s); run the tests by `make test`, which brings it along", golden.Python, err, out)
 	} else {
 		t.Logf("judged by celery and kombu %s", bytes.TrimSpace(out))
 	}
-	var in bytes.Buffer
-	enc := json.NewEncoder(&in)
-	cases := 0
-	send := func(c judged) {
-		cases++
-		if err := enc.Encode(c); err != nil {
-			t.Fatalf("%s: %v", c.File, err)
-		}
-	}
+	var cases []golden.Case
 	for _, m := range loadMessages(t) {
 		if m.JSON() && m.Compression != "application/zstd" { // the distribution's Python has no zstd
-			send(judged{m.File, "message", recorded(m), rewritten(t, m)})
+			cases = append(cases, golden.Case{File: m.File, Kind: "message", Original: recorded(m), Ours: rewritten(t, m)})
 		}
 	}
 	for _, r := range loadResults(t) {
@@ -62,40 +42,28 @@ func TestPythonJudges(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", r.File, err)
 		}
-		send(judged{r.File, "result", string(r.Meta), string(m.AppendJSON(nil))})
+		cases = append(cases, golden.Case{File: r.File, Kind: "result", Original: string(r.Meta), Ours: string(m.AppendJSON(nil))})
 	}
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, python, judge)
-	cmd.Stdin = &in
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	verdicts, err := golden.Judge(ctx, judge, cases)
 	if err != nil {
-		t.Fatalf("judge: %v: %s", err, stderr.String())
+		t.Fatal(err)
 	}
-	answers, compared := 0, 0
-	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); answers++ {
-		var a struct {
-			File        string   `json:"file"`
-			Compared    int      `json:"compared"`
-			Differences []string `json:"differences"`
+	compared := 0
+	for _, v := range verdicts {
+		compared += v.Compared
+		for _, d := range v.Differences {
+			t.Errorf("%s: %s", v.File, d)
 		}
-		if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
-			t.Fatal(err)
-		}
-		compared += a.Compared
-		for _, d := range a.Differences {
-			t.Errorf("%s: %s", a.File, d)
-		}
-		if a.Compared == 0 {
-			t.Errorf("%s: nothing was compared", a.File)
+		if v.Compared == 0 {
+			t.Errorf("%s: nothing was compared", v.File)
 		}
 	}
-	t.Logf("%d cases, %d fields compared", answers, compared)
-	if answers != cases || cases < 900 {
-		t.Errorf("got %d answers for %d cases, want all of at least 900", answers, cases)
+	t.Logf("%d cases, %d fields compared", len(verdicts), compared)
+	if len(verdicts) < 900 {
+		t.Errorf("got %d cases, want at least 900", len(verdicts))
 	}
 }
 

@@ -2,19 +2,39 @@
 
 Python is the judge: both texts go through kombu's and Celery's own loaders, and
 what comes out is compared field by field, types included. Each line read is
-{"file", "kind", "original", "ours"}; kind is "message" or "result"; a message is
-{"headers", "body" (base64), "content_type", "content_encoding", "compression"}.
+{"file", "kind", "original", "ours"}; kind is "message", "result", "envelope" or
+"executed"; a message is {"headers", "body" (base64), "content_type",
+"content_encoding", "compression"}; an envelope is what lies in a Redis list;
+executed is an envelope and the result that a Go worker stored, which ran it as a
+task that returns its arguments.
 One line is written per case: {"file", "compared", "differences"}.
 """
 import base64
 import json
 import sys
+from datetime import datetime, timezone
 
 from celery import Celery
+from celery.app.task import Context
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker.request import Request
+from kombu import Connection
 from kombu.compression import decompress
 from kombu.message import Message
 from kombu.serialization import loads
+
+#: What may differ in an envelope, and why.
+ALLOWED = {
+    "properties.delivery_tag": "new for each sending",
+    "properties.replaced_task_nesting": "5.2 writes this header among the properties, by mistake",
+}
+
+#: What may differ in a value that went through a Go task: a tagged datetime
+#: without a zone comes back with +00:00, since Go's times have one and what has
+#: none is read as UTC.
+def same_time(a, b):
+    return isinstance(a, str) and b == a + "+00:00"
+
 
 #: Headers that Celery before 5.6 does not send, and what their absence means.
 NEW = {"replaced_task_nesting": 0, "stamped_headers": None, "stamps": {}}
@@ -51,7 +71,7 @@ class Comparison:
                 self.same(f"{path}[{i}]", x, y)
         else:
             self.compared += 1
-            if repr(a) != repr(b):
+            if repr(a) != repr(b) and not (path.endswith(".__value__") and same_time(a, b)):
                 self.differences.append(f"{path}: {a!r} became {b!r}"[:300])
 
 
@@ -98,12 +118,64 @@ def compare_result(c, original, ours):
                getattr(eb, "args", None) and [repr(x) for x in eb.args])
 
 
+def without_allowed(e):
+    for path in ALLOWED:
+        part, key = path.split(".")
+        e.get(part, {}).pop(key, None)
+    if "task" in e["headers"]:
+        e["headers"] = {**{k: v for k, v in NEW.items()}, **e["headers"]}
+    return e
+
+
+channel = Connection("memory://").channel()
+
+
+def compare_envelope(c, original, ours):
+    """Compares two items of a Redis list, and what kombu and Celery make of them."""
+    a, b = without_allowed(json.loads(original)), without_allowed(json.loads(ours))
+    tag = {"delivery_tag": "tag"}  # kombu wants one
+    a["properties"].update(tag), b["properties"].update(tag)
+    c.same("envelope", {k: v for k, v in a.items() if k != "body"}, {k: v for k, v in b.items() if k != "body"})
+    ma, mb = channel.Message(a, channel=channel), channel.Message(b, channel=channel)
+    for field in ("delivery_info", "properties", "headers", "content_type", "content_encoding"):
+        c.same("message." + field, getattr(ma, field), getattr(mb, field))
+    if a["content-type"] != "application/json" or a["headers"].get("compression") == "application/zstd":
+        c.same("body", ma.body, mb.body)  # not for this Python to decode
+        return
+    ma.accept = mb.accept = {"application/json"}
+    c.same("payload", ma.decode(), mb.decode())
+    if "task" not in a["headers"]:
+        return
+    task = app.task(name=a["headers"]["task"])(body_of_task)
+    ra, rb = (Request(m, app=app, task=task, decoded=True, body=m.payload, headers=dict(m.headers), hostname="judge")
+              for m in (ma, mb))
+    for field in FIELDS + ("delivery_info", "tzlocal"):
+        c.same("request." + field, getattr(ra, field, None), getattr(rb, field, None))
+    xa, xb = (vars(Context({**r.request_dict, **m.headers, "delivery_info": r.delivery_info})) for r, m in ((ra, ma), (rb, mb)))
+    c.same("context", xa, xb)
+
+
+def compare_executed(c, original, ours):
+    """Holds a stored result against the arguments that Python reads."""
+    m = channel.Message(json.loads(original), channel=channel)
+    m.accept = {"application/json"}
+    args, kwargs, _ = m.decode()
+    meta = loads(ours, "application/json", "utf-8", accept={"application/json"})
+    expires = m.headers.get("expires")
+    if expires and maybe_make_aware(maybe_iso8601(expires)) < datetime.now(timezone.utc):
+        c.same("status", "REVOKED", meta["status"])
+        return
+    c.same("status", "SUCCESS", meta["status"])
+    c.same("result", [args, kwargs], meta["result"])
+
+
 def main():
     for line in sys.stdin:
         case = json.loads(line)
         c = Comparison()
         try:
-            compare = {"message": compare_message, "result": compare_result}[case["kind"]]
+            compare = {"message": compare_message, "result": compare_result,
+                       "envelope": compare_envelope, "executed": compare_executed}[case["kind"]]
             compare(c, case["original"], case["ours"])
         except Exception as exc:  # the verdict on this case, the others go on
             c.differences.append(f"{type(exc).__name__}: {exc}"[:300])
