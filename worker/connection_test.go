@@ -164,6 +164,49 @@ func TestConnection(t *testing.T) {
 			}
 		})
 	})
+	t.Run("UnfinishedRunsAreBoundedByBytes", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		o := new(outage)
+		large := strings.Repeat("x", 1<<20)
+		in(t, setup{conn: func(c broker.Conn) broker.Conn { return finishless{shakyConn{c.(*memory.Conn), o}} }, cfg: worker.Config{Concurrency: 1, LookAhead: -1}, tasks: func(app *lovage.App) {
+			h = lovage.Func(app, "t.large", func(context.Context, Order) (string, error) { return large, nil })
+		}}, func(x *world) {
+			o.off.Store(true)
+			for range 100 {
+				delay(x, h, Order{})
+			}
+			pause(time.Minute)
+			if n := x.w.Stats().Finishing; n < 60 || n > 66 {
+				t.Errorf("ends of 1 MiB that wait: got %d, want about 64", n)
+			}
+			o.off.Store(false)
+			pause(time.Minute)
+			if s := x.w.Stats(); s.Succeeded != 100 {
+				t.Errorf("succeeded: got %d, want 100", s.Succeeded)
+			}
+		})
+	})
+	t.Run("AWarmShutdownGivesUpOnAStoreThatIsAway", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		o := new(outage)
+		in(t, setup{conn: shaky(o), tasks: func(app *lovage.App) { h = lovage.Func(app, "t.sleep", sleeper) }}, func(x *world) {
+			id := delay(x, h, Order{}) // a minute
+			pause(time.Second)
+			o.off.Store(true)
+			began := time.Now()
+			x.stop()
+			if took := time.Since(began); took < time.Minute-time.Second || took > 75*time.Second {
+				t.Errorf("the shutdown took %v, want the rest of the run and a grace", took)
+			}
+			x.wantState(id, "")
+			if l := x.lengths("celery"); l.Ready != 1 || l.Claimed != 0 {
+				t.Errorf("queue: got %+v, want the message back", l)
+			}
+			x.wantLog(1, "the store does not take the ends of tasks; their messages go back")
+		})
+	})
 	t.Run("AStalledBrokerIsLeft", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]

@@ -80,6 +80,7 @@ type ledger struct {
 	mu     sync.Mutex
 	sent   map[string]bool // confirmed
 	starts map[string]int
+	ended  map[string]time.Time
 	ends   map[string]int            // OnSuccess: the effects of the run are kept
 	linked map[string]map[string]int // runs of the callbacks of a task, by their ids
 	news   chan struct{}             // closed at each change
@@ -144,7 +145,7 @@ func (r *rig) app(conf lovage.Config, log io.Writer) (*lovage.App, *lovage.Handl
 	}, lovage.IgnoreResult(true))
 	app.Signals.TaskSuccess.Connect(func(_ context.Context, s lovage.TaskSuccess) {
 		if s.Task.Name() == "faults.nap" {
-			r.ledger.note(func() { r.ledger.ends[s.Request.ID]++ })
+			r.ledger.note(func() { r.ledger.ends[s.Request.ID]++; r.ledger.ended[s.Request.ID] = time.Now() })
 		}
 	})
 	return app, nap
@@ -236,7 +237,7 @@ func (r *rig) feed() (stop func()) {
 
 func newRig(t *testing.T, s stores, cfg worker.Config) *rig {
 	r := &rig{T: t, stores: s, cfg: cfg, rnd: rand.New(rand.NewPCG(*seed, 1)), log: &logbook{},
-		ledger: &ledger{sent: map[string]bool{}, starts: map[string]int{}, ends: map[string]int{}, linked: map[string]map[string]int{}, news: make(chan struct{})}}
+		ledger: &ledger{sent: map[string]bool{}, starts: map[string]int{}, ends: map[string]int{}, ended: map[string]time.Time{}, linked: map[string]map[string]int{}, news: make(chan struct{})}}
 	// A client that sends again what may have arrived sends it twice.
 	s.direct.TaskPublishRetry = new(false)
 	r.client, r.nap = r.app(s.direct, io.Discard)
@@ -262,7 +263,7 @@ func try(t *testing.T, s stores, cfg worker.Config, f fault) *rig {
 		for _, n := range r.ledger.starts {
 			again += n - 1
 		}
-		t.Logf("fault {%q: %q, \"tasks\": %d, \"repeated\": %d, \"again\": %q, \"losses\": %d}", "name", f.name, len(r.ledger.sent), again, took, r.log.count("consumer: connection lost"))
+		t.Logf("fault {%q: %q, \"tasks\": %d, \"repeated\": %d, \"again\": %q, \"losses\": %d}", "name", strings.TrimPrefix(t.Name(), "Test"), len(r.ledger.sent), again, took, r.log.count("consumer: connection lost"))
 		r.ledger.mu.Unlock()
 	}
 	return r
