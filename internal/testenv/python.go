@@ -51,7 +51,7 @@ func Again(t testing.TB, key, value string) *CeleryProcess {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), key+"="+value)
+	cmd.Env = append(cmd.Environ(), key+"="+value)
 	return startWorker(t, cmd)
 }
 
