@@ -43,7 +43,9 @@ type Consumer interface {
 	Claim(ctx context.Context, limit int) ([]Delivery, error)
 
 	// Settle ends claims. A partial failure is a *[BatchError] by position; a
-	// claim that had already ended gives [ErrLeaseLost] for its entry.
+	// claim that had already ended gives [ErrLeaseLost] for its entry. After
+	// [ErrUnavailable] it is open what happened: settling again is no error if
+	// it was the earlier try that ended the claim.
 	Settle(ctx context.Context, settlements ...Settlement) error
 
 	// Update changes the queues that are consumed from; claims are untouched.

@@ -42,8 +42,13 @@ type fleet struct {
 	celery *testenv.CeleryProcess
 }
 
-// queue names the queue that a language's workers alone consume.
-func queue(language string) string { return language + ".only" }
+// queue names the queue that a language's workers alone consume, or all of them.
+func queue(language string) string {
+	if language == shared {
+		return shared
+	}
+	return language + ".only"
+}
 
 const shared = "both"
 
