@@ -117,7 +117,7 @@ func (p *killPlan) run() error {
 // workers that were killed.
 func TestInteropKill(t *testing.T) {
 	t.Parallel()
-	p := killPlan{Tasks: 1200, Every: 700 * time.Millisecond, Lease: 4 * time.Second, Visibility: 5 * time.Second}
+	p := killPlan{Tasks: 900, Every: 700 * time.Millisecond, Lease: 4 * time.Second, Visibility: 5 * time.Second}
 	rounds := 1
 	if *full {
 		p = killPlan{Tasks: 5000, Every: 2 * time.Second, Lease: 30 * time.Second, Visibility: 60 * time.Second}
