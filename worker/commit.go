@@ -165,6 +165,12 @@ func (c *committer) run() {
 	}
 }
 
+// stuckFor reports whether the store has taken nothing for so long.
+func (c *committer) stuckFor(d time.Duration) bool {
+	at := c.stuck.Load()
+	return at > 0 && time.Since(time.Unix(0, at)) >= d
+}
+
 func (c *committer) close(kept []*finish) {
 	cause := context.Cause(c.link.ctx)
 	c.mu.Lock()

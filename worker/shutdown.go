@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lovage-go/lovage"
@@ -83,22 +84,19 @@ func (w *Worker) warm() stopRequest {
 		if r := w.await(time.After(w.cfg.Grace / 4)); r.how == Cold {
 			return r
 		}
-		n := 0
-		for _, j := range w.snapshot() {
-			if at := j.link.commit.stuck.Load(); j.phase.Load() != finishing || at == 0 || time.Since(time.Unix(0, at)) < w.cfg.Grace {
-				n = -1
-				break
-			}
-			n++
+		left := w.snapshot()
+		if slices.ContainsFunc(left, func(j *job) bool { return j.runs() || !j.link.commit.stuckFor(w.cfg.Grace) }) {
+			continue
 		}
-		if n > 0 {
-			w.log.Error("the store does not take the ends of tasks; their messages go back", "tasks", n)
+		if len(left) > 0 {
+			w.log.Error("the store does not take the ends of tasks; their messages go back", "tasks", len(left))
 		}
-		if n >= 0 {
-			return stopRequest{}
-		}
+		return stopRequest{}
 	}
 }
+
+// runs reports whether the task itself is under way.
+func (j *job) runs() bool { return j.phase.Load() == running && j.started.Load() > 0 }
 
 // await waits until nothing is left to wait for, a cold shutdown is asked for,
 // or timeout rings.
