@@ -262,3 +262,34 @@ func TestLostAnswerOfAFinish(t *testing.T) {
 		t.Errorf("a third finish of what is settled gave %v, want ErrLeaseLost", err)
 	}
 }
+
+// TestASlowServerIsWaitedFor: a server that is busy for longer than a half-open
+// connection is given answers nobody, and its connections are kept.
+func TestASlowServerIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	server := testenv.PrivateRedis(t)
+	c := open(t, server.URL(0), nil)
+	defer c.Close()
+	ctx := limit(t)
+	if err := c.Publish(ctx, task("q", "a")); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	busy := make(chan struct{})
+	wg.Go(func() {
+		close(busy)
+		server.Command(t, "EVAL", `local t = redis.call('TIME') local s = t[1] + t[2] / 1e6 + 4
+repeat t = redis.call('TIME') until t[1] + t[2] / 1e6 >= s return 1`, "0")
+	})
+	<-busy
+	began := time.Now()
+	for time.Since(began) < 2*time.Second { // until one has met the busy server
+		if err := c.Publish(ctx, task("q", "b")); err != nil {
+			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+	}
+	if took := time.Since(began); took < 3*time.Second {
+		t.Errorf("the server was busy for %v: nothing was tested", took)
+	}
+	wg.Wait()
+}

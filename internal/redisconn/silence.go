@@ -100,9 +100,12 @@ func (w *watched) beat() {
 		}
 		since := w.since.Load()
 		limit := patience + time.Duration(w.sent.Load())*time.Second/slowLink
-		if since > 0 && time.Since(time.Unix(0, since)) > limit && w.probe() && w.since.Load() == since {
-			w.Close()
-			return
+		if since > 0 && time.Since(time.Unix(0, since)) > limit && w.probe() {
+			<-time.After(silenceBeats) // a server that was slow answers both at once
+			if w.since.Load() == since {
+				w.Close()
+				return
+			}
 		}
 		w.beat()
 	})
