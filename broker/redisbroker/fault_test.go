@@ -278,7 +278,7 @@ func TestASlowServerIsWaitedFor(t *testing.T) {
 	busy := make(chan struct{})
 	wg.Go(func() {
 		close(busy)
-		server.Command(t, "EVAL", `local t = redis.call('TIME') local s = t[1] + t[2] / 1e6 + 4
+		server.Must(t, "EVAL", `local t = redis.call('TIME') local s = t[1] + t[2] / 1e6 + 4
 repeat t = redis.call('TIME') until t[1] + t[2] / 1e6 >= s return 1`, "0")
 	})
 	<-busy

@@ -88,9 +88,9 @@ func loading(addr string, stop <-chan struct{}) (n int) {
 func state(s *testenv.RedisServer, t *testing.T, d time.Duration, on, off []string) func(r *rig) {
 	return func(r *rig) {
 		for range size(1, 5) {
-			s.Command(t, on...)
+			s.Must(t, on...)
 			<-time.After(d)
-			s.Command(t, off...)
+			s.Must(t, off...)
 			<-time.After(200 * time.Millisecond)
 		}
 	}
@@ -114,7 +114,7 @@ func TestRedisServer(t *testing.T) {
 			// Each command of the log takes its time to load; between a thousand of
 			// them the server answers.
 			s := durable(t, "--key-load-delay", "150", "--loading-process-events-interval-bytes", "1024")
-			s.Command(t, "EVAL", `for i=1,10000 do redis.call('SET', 'ballast:'..i, string.rep('x', 100)) end return 1`, "0")
+			s.Must(t, "EVAL", `for i=1,10000 do redis.call('SET', 'ballast:'..i, string.rep('x', 100)) end return 1`, "0")
 			try(t, redis(t, s), lease(), fault{name: "Loading", do: func(r *rig) {
 				s.Stop(t)
 				stop, seen := make(chan struct{}), make(chan int)
@@ -150,7 +150,7 @@ func TestRedisServer(t *testing.T) {
 			s := testenv.PrivateRedis(t)
 			try(t, redis(t, s), lease(), fault{name: "NoScript", do: func(r *rig) {
 				for range size(30, 1000) {
-					s.Command(t, "SCRIPT", "FLUSH")
+					s.Must(t, "SCRIPT", "FLUSH")
 					<-time.After(10 * time.Millisecond)
 				}
 			}})

@@ -105,9 +105,7 @@ func echoed(kwargs map[string]any, args ...any) outcome {
 	return success([]any{args, kwargs})
 }
 
-// table is the table for the workers of a language, or for all. Fanout exchanges are the one
-// kind that is missing: a queue bound to one does not hear Python's producers on
-// Redis yet.
+// table is the table for the workers of a language, or for all.
 func table(language string) []call {
 	other := python
 	if language == python {
@@ -146,6 +144,7 @@ func table(language string) []call {
 			want: failure("ValueError", "builtins", "x", 17), callback: `"told of ID"`},
 		{Name: "DirectExchange", Task: "t.add", Args: []any{5, 6}, Options: options{Exchange: "parcels", RoutingKey: language}, want: success(11)},
 		{Name: "TopicExchange", Task: "t.add", Args: []any{6, 7}, Options: options{Exchange: "news", RoutingKey: language + ".of.today"}, want: success(13)},
+		{Name: "FanoutExchange", Task: "t.add", Args: []any{7, 8}, Options: options{Exchange: "alarm." + language, RoutingKey: shared}, want: success(15)},
 	}
 }
 

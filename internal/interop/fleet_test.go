@@ -61,6 +61,8 @@ func newApp(u urls) *lovage.App {
 			{Name: "go.direct", Exchange: broker.Exchange{Name: "parcels", Type: "direct"}, RoutingKey: "go"},
 			{Name: "py.topic", Exchange: broker.Exchange{Name: "news", Type: "topic"}, RoutingKey: "py.#"},
 			{Name: "go.topic", Exchange: broker.Exchange{Name: "news", Type: "topic"}, RoutingKey: "go.#"},
+			{Name: "py.fanout", Exchange: broker.Exchange{Name: "alarm.py", Type: "fanout"}},
+			{Name: "go.fanout", Exchange: broker.Exchange{Name: "alarm.go", Type: "fanout"}},
 		},
 	}, lovage.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 }
@@ -119,10 +121,10 @@ func start(t *testing.T, u urls) *fleet {
 	started := make(chan struct{})
 	go func() { // both take their time
 		defer close(started)
-		goWorker(t, withTasks(newApp(u)), shared, queue(golang), "go.direct", "go.topic")
+		goWorker(t, withTasks(newApp(u)), shared, queue(golang), "go.direct", "go.topic", "go.fanout")
 	}()
 	f.celery = testenv.CeleryWorker(t, "project", source, "-P", "threads", "-c", "4", "-n", "py@test",
-		"-Q", shared+","+queue(python)+",py.direct,py.topic", "--prefetch-multiplier=1", "--without-gossip", "--without-mingle")
+		"-Q", shared+","+queue(python)+",py.direct,py.topic,py.fanout", "--prefetch-multiplier=1", "--without-gossip", "--without-mingle")
 	f.python = testenv.StartPython(t, map[string]string{"project": source}, "import project; project.serve()")
 	<-started
 	return f

@@ -175,7 +175,7 @@ killing:
 			done <- err
 			break killing
 		case <-tick.C:
-			if server.Command(t, "LLEN", "q") == "0" {
+			if server.Must(t, "LLEN", "q") == "0" {
 				break killing // the rest is what was killed: it must come back by itself
 			}
 			language := languages[rnd.IntN(2)]
@@ -187,16 +187,16 @@ killing:
 		}
 	}
 	if err := <-done; err != nil {
-		t.Fatalf("after %v: %v; unacked %s\n%s", time.Since(began), err, server.Command(t, "HGETALL", "unacked"), tail(fleet[golang][0].Log()))
+		t.Fatalf("after %v: %v; unacked %s\n%s", time.Since(began), err, server.Must(t, "HGETALL", "unacked"), tail(fleet[golang][0].Log()))
 	}
 	tailed := time.Since(last).Round(10 * time.Millisecond)
 	idle := time.NewTicker(20 * time.Millisecond)
 	defer idle.Stop()
-	for server.Command(t, "HLEN", "unacked") != "0" || server.Command(t, "ZCARD", "unacked_index") != "0" || server.Command(t, "LLEN", "q") != "0" {
+	for server.Must(t, "HLEN", "unacked") != "0" || server.Must(t, "ZCARD", "unacked_index") != "0" || server.Must(t, "LLEN", "q") != "0" {
 		select {
 		case <-idle.C:
 		case <-ctx.Done():
-			t.Fatalf("all is done and %s messages are still claimed", server.Command(t, "HLEN", "unacked"))
+			t.Fatalf("all is done and %s messages are still claimed", server.Must(t, "HLEN", "unacked"))
 		}
 	}
 	data, err := os.ReadFile(p.Ledger)

@@ -9,12 +9,17 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 app = Celery('project', broker=BROKER, backend=RESULTS)  # noqa: F821
-parcels, news = Exchange('parcels', 'direct'), Exchange('news', 'topic')
+# A queue without a routing key gets Celery's default one, in both languages; a
+# call that names an exchange and no key goes to the default queue in Celery.
+exchanges = {e.name: e for e in (
+    Exchange('parcels', 'direct'), Exchange('news', 'topic'), Exchange('alarm.py', 'fanout'), Exchange('alarm.go', 'fanout'))}
+parcels, news = exchanges['parcels'], exchanges['news']
 app.conf.update(
     task_default_queue='both', broker_connection_retry_on_startup=True,
     task_queues=[Queue('both'), Queue('py.only'), Queue('go.only'),
                  Queue('py.direct', parcels, 'py'), Queue('go.direct', parcels, 'go'),
-                 Queue('py.topic', news, 'py.#'), Queue('go.topic', news, 'go.#')])
+                 Queue('py.topic', news, 'py.#'), Queue('go.topic', news, 'go.#'),
+                 Queue('py.fanout', exchanges['alarm.py']), Queue('go.fanout', exchanges['alarm.go'])])
 
 
 @app.task(name='t.add')
@@ -68,7 +73,7 @@ def send(call):
         zone = timezone(timedelta(minutes=o.pop('zone', 0)))
         o['eta'] = datetime.fromtimestamp(o['eta'], tz=zone)
     if 'exchange' in o:  # kombu takes one that it has not declared for a direct one
-        o['declare'] = [{'parcels': parcels, 'news': news}[o['exchange']]]
+        o['declare'] = [exchanges[o['exchange']]]
     for key in ('link', 'link_error'):
         if key in o:
             s = o[key]

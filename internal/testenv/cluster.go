@@ -154,8 +154,8 @@ func startCluster(t testing.TB, replicas bool) (*RedisCluster, error) {
 	return c, nil
 }
 
-// Command sends one command of plain words and gives its answer, the items of
-// an array in lines.
+// Command sends one command and gives its answer, the items of an array in
+// lines.
 func (s *RedisServer) Command(ctx context.Context, words ...string) (string, error) {
 	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.Addr)
 	if err != nil {
@@ -167,7 +167,12 @@ func (s *RedisServer) Command(ctx context.Context, words ...string) (string, err
 			return "", err
 		}
 	}
-	if _, err := io.WriteString(c, strings.Join(words, " ")+"\r\n"); err != nil {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(words))
+	for _, w := range words {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
+	}
+	if _, err := io.WriteString(c, b.String()); err != nil {
 		return "", err
 	}
 	text, err := answer(bufio.NewReader(c))

@@ -189,27 +189,14 @@ func (s *RedisServer) answers(ctx context.Context) error {
 	}
 }
 
-// Command gives the server a command and returns the first line of its answer,
-// which must be no error.
-func (s *RedisServer) Command(t testing.TB, words ...string) string {
+// Must sends one command and gives its answer, which must be no error.
+func (s *RedisServer) Must(t testing.TB, words ...string) string {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", s.Addr, 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	answer, err := s.Command(ctx, words...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	var b strings.Builder
-	fmt.Fprintf(&b, "*%d\r\n", len(words))
-	for _, w := range words {
-		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
-	}
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err = c.Write([]byte(b.String())); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(c).ReadString('\n')
-	if err != nil || strings.HasPrefix(line, "-") {
-		t.Fatalf("redis %v: %q, %v", words, line, err)
-	}
-	return strings.TrimSpace(line[1:])
+	return answer
 }
