@@ -177,7 +177,7 @@ func TestConnection(t *testing.T) {
 				delay(x, h, Order{})
 			}
 			pause(time.Minute)
-			if n := x.w.Stats().Finishing; n < 60 || n > 66 {
+			if n := x.w.Stats().Finishing; n < 60 || n > 70 {
 				t.Errorf("ends of 1 MiB that wait: got %d, want about 64", n)
 			}
 			o.off.Store(false)

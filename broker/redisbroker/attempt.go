@@ -57,6 +57,25 @@ func (a *attempts) answered(at attempt) {
 	a.free[at.shard.home] = append(a.free[at.shard.home], at.key)
 }
 
+// forget deletes the keys that nobody will ask for.
+func (a *attempts) forget(ctx context.Context, c *Conn) error {
+	a.mu.Lock()
+	var dels rueidis.Commands
+	for _, keys := range a.free {
+		for _, key := range keys {
+			dels = append(dels, c.rdb.B().Del().Key(key).Build())
+		}
+	}
+	clear(a.free)
+	a.mu.Unlock()
+	for _, r := range c.rdb.DoMulti(ctx, dels...) {
+		if err := r.Error(); err != nil {
+			return fault(ctx, err)
+		}
+	}
+	return nil
+}
+
 // failed notes which claims an attempt without an answer may have ended.
 func (a *attempts) failed(at attempt, changes []change, err error) {
 	if at.key == "" {

@@ -185,7 +185,7 @@ func (cs *Consumer) Close() error {
 		_, err := cs.conn.unpark(ctx, q, cs.token, false)
 		errs = append(errs, err)
 	}
-	errs = append(errs, cs.conn.remove(ctx, asked), untapped)
+	errs = append(errs, cs.conn.remove(ctx, asked), cs.conn.attempts.forget(ctx, cs.conn), untapped)
 	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil || errors.Is(err, broker.ErrClosed) })
 	if len(errs) > 0 {
 		return fmt.Errorf("hand back the claims of %s: %w", cs.name, errs[0])

@@ -40,7 +40,7 @@ func (c *RedisCluster) Migrate(t testing.TB, slot int, from, to *RedisServer, be
 		if len(keys) == 0 {
 			break
 		}
-		words := append([]string{"MIGRATE", host, port, `""`, "0", "5000", "KEYS"}, keys...)
+		words := append([]string{"MIGRATE", host, port, "", "0", "5000", "KEYS"}, keys...)
 		if _, err := from.Command(ctx, words...); err != nil {
 			t.Fatal(fmt.Errorf("migrate %v: %w", keys, err))
 		}
