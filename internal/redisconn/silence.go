@@ -13,8 +13,8 @@ const (
 	// an answer may take before it is asked whether the server or this one
 	// connection is to blame. What was sent and may still be on its way gets
 	// more, at slowLink bytes a second.
-	silenceBeats = 500 * time.Millisecond
-	patience     = 2 * time.Second
+	silenceBeats = 250 * time.Millisecond
+	patience     = time.Second
 	slowLink     = 256 << 10
 )
 
