@@ -40,7 +40,8 @@ fmt: ## format the code
 interop: deps ## against real Celery: Python on one end, Go on the other
 	$(GO) test -count=1 -run Interop ./...
 
-bench: ## measure, beside a bare loop over the same driver
+bench: ## measure beside raw loops and peers; installs redis, Celery, postgresql; ARGS=-short takes a minute or two
+	@scripts/deps.sh celery redis postgres
 	cd bench && $(GO) run . $(ARGS)
 
 battery: ## the long batteries, some minutes; writes docs/battery.md

@@ -3,315 +3,163 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/url"
-	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/lovage-go/lovage"
-	_ "github.com/lovage-go/lovage/backend/sqlbackend"
+	_ "github.com/lovage-go/lovage/backend/redisbackend"
 	"github.com/lovage-go/lovage/broker"
-	_ "github.com/lovage-go/lovage/broker/sqlbroker"
+	_ "github.com/lovage-go/lovage/broker/redisbroker"
+	"github.com/lovage-go/lovage/protocol"
+	"github.com/lovage-go/lovage/worker"
+	"github.com/redis/rueidis"
 )
 
 // AddArgs are the arguments of the task that is measured.
 type AddArgs struct{ X, Y int }
 
-func newApp(file, synchronous string) (*lovage.App, *lovage.Handle[AddArgs, int]) {
-	u := url.URL{Scheme: "sqlite", Path: file}
-	if synchronous != "" {
-		u.RawQuery = "synchronous=" + synchronous
-	}
-	app := lovage.New("bench", lovage.Config{BrokerURL: u.String(), ResultBackend: u.String()}, lovage.WithLogger(quiet()))
-	add := lovage.Func(app, "bench.add", func(_ context.Context, in AddArgs) (int, error) { return in.X + in.Y, nil })
+const taskName = "bench.add"
+
+// lovagePeer is Lovage with its defaults, on Redis.
+type lovagePeer struct{}
+
+func (lovagePeer) name() string { return "lovage" }
+
+func (lovagePeer) worker(ctx context.Context, b *bed, results bool) (*process, error) {
+	return startSelf(ctx, "lovage", b.redis.url, results)
+}
+
+func redisApp(url string, results bool) (*lovage.App, *lovage.Handle[AddArgs, int]) {
+	app := lovage.New("bench", lovage.Config{BrokerURL: url, ResultBackend: url}, lovage.WithLogger(quiet()))
+	add := lovage.Func(app, taskName, func(_ context.Context, in AddArgs) (int, error) { return in.X + in.Y, nil }, lovage.IgnoreResult(!results))
 	return app, add
 }
 
-var serial atomic.Int64
-
-func freshFile(dir string) string {
-	return filepath.Join(dir, fmt.Sprintf("lovage-%d.db", serial.Add(1)))
+func lovageWorker(ctx context.Context, url string, results bool, ready func()) error {
+	app, _ := redisApp(url, results)
+	w := worker.New(app, worker.Config{Ready: func(worker.Info) { ready() }})
+	if err := w.Run(ctx); err != nil {
+		return err
+	}
+	return app.Close(context.WithoutCancel(ctx))
 }
 
-// fill sends n tasks from callers goroutines and returns how long it took.
-func fill(ctx context.Context, add *lovage.Handle[AddArgs, int], n, callers int, opts ...lovage.CallOption) (time.Duration, error) {
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	errs := make(chan error, callers)
+func (lovagePeer) open(ctx context.Context, b *bed, results bool) (queue, error) {
+	q, err := openRedisQueue(b)
+	if err != nil {
+		return nil, err
+	}
+	l := &lovageQueue{redisQueue: q, results: results}
+	l.app, l.add = redisApp(b.redis.url, results)
+	return l, l.clear(ctx)
+}
+
+// lovageQueue sends with Lovage's client.
+type lovageQueue struct {
+	*redisQueue
+	app     *lovage.App
+	add     *lovage.Handle[AddArgs, int]
+	results bool
+	held    int
+}
+
+func (l *lovageQueue) send(ctx context.Context, opts ...lovage.CallOption) error {
+	_, err := l.add.Delay(ctx, AddArgs{2, 3}, opts...)
+	return err
+}
+
+func (l *lovageQueue) enqueue(ctx context.Context, n, callers int) (time.Duration, error) {
+	return share(ctx, n, callers, func(ctx context.Context) error { return l.send(ctx) })
+}
+
+func (l *lovageQueue) hold(ctx context.Context, n int) error {
+	l.held = n
+	_, err := share(ctx, n, 32, func(ctx context.Context) error { return l.send(ctx, lovage.Queue(heldList)) })
+	return err
+}
+
+// park sends tasks for later.
+func (l *lovageQueue) park(ctx context.Context, n int, later time.Duration) error {
+	_, err := share(ctx, n, 32, func(ctx context.Context) error { return l.send(ctx, lovage.Countdown(later)) })
+	return err
+}
+
+func (l *lovageQueue) bulk(ctx context.Context, n int) (time.Duration, error) {
+	conn, err := l.app.Broker(ctx)
+	if err != nil {
+		return 0, err
+	}
 	start := time.Now()
-	for range callers {
-		wg.Go(func() {
-			for next.Add(1) <= int64(n) {
-				if _, err := add.Delay(ctx, AddArgs{2, 3}, opts...); err != nil {
-					errs <- err
-					return
-				}
-			}
-		})
+	for at := 0; at < n; at += 500 {
+		msgs := make([]*broker.Message, min(500, n-at))
+		for i := range msgs {
+			msgs[i] = bulkMessage(fmt.Sprintf("4df3aeed-8130-4b61-88a7-%012d", at+i))
+		}
+		if err := conn.Publish(ctx, msgs...); err != nil {
+			return 0, err
+		}
 	}
-	wg.Wait()
-	took := time.Since(start)
-	select {
-	case err := <-errs:
-		return 0, err
-	default:
-		return took, nil
+	return time.Since(start), nil
+}
+
+func bulkMessage(id string) *broker.Message {
+	return &broker.Message{
+		Headers:    protocol.Headers{Lang: "go", Task: taskName, ID: id, RootID: id, ArgsRepr: "(2, 3)", KwargsRepr: "{}", Origin: "gen1@host.example"},
+		Properties: protocol.Properties{ContentType: protocol.ContentJSON, ContentEncoding: protocol.EncodingUTF8, CorrelationID: id, DeliveryMode: 2},
+		Body:       []byte(`[[2, 3], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]`),
+		RoutingKey: workList, Queue: workList,
 	}
 }
 
-func benchEnqueue(ctx context.Context, o *options, r *report) error {
-	single, many := 3000, 40_000
-	if o.short {
-		single, many = 500, 5000
-	}
-	for range o.rounds {
-		app, add := newApp(freshFile(o.dir), o.synchronous)
-		if _, err := fill(ctx, add, 100, 4); err != nil {
-			return err
-		}
-		took, err := fill(ctx, add, single, 1)
+func (l *lovageQueue) roundTrips(ctx context.Context, n int) ([]time.Duration, error) {
+	return oneByOne(ctx, n, func(ctx context.Context) error {
+		res, err := l.add.Delay(ctx, AddArgs{2, 3})
 		if err != nil {
 			return err
 		}
-		r.add("enqueue, 1 caller", "tasks/s", float64(single)/took.Seconds())
-		if took, err = fill(ctx, add, many, 32); err != nil {
-			return err
+		if v, err := res.Get(ctx); err != nil || v != 5 {
+			return fmt.Errorf("got %d, %w", v, err)
 		}
-		r.add("enqueue, 32 callers", "tasks/s", float64(many)/took.Seconds())
-		if err := app.Close(ctx); err != nil {
-			return err
-		}
-		for _, batch := range []int{1, 32, 100} {
-			b, err := openBare(o.dir, o.synchronous)
-			if err != nil {
-				return err
-			}
-			n := many
-			if batch == 1 {
-				n = single
-			}
-			took, err := b.enqueue(n, batch)
-			b.close()
-			if err != nil {
-				return err
-			}
-			r.add(fmt.Sprintf("bare insert, %d a transaction", batch), "rows/s", float64(n)/took.Seconds())
-		}
-	}
-	r.atLeast("enqueue, 1 caller", "bare insert, 1 a transaction", 0.5)
-	r.atLeast("enqueue, 32 callers", "bare insert, 32 a transaction", 0.5)
-	return nil
+		return nil
+	})
 }
 
-func benchWorker(ctx context.Context, o *options, r *report) error {
-	best := 0.0
-	bestBatch := 0
-	for _, batch := range []int{10, 50, 100, 200, 500} {
-		rate, err := bareRate(o, 20_000, batch)
+func (l *lovageQueue) close() {
+	_ = l.app.Close(context.Background()) // the server is thrown away
+	l.redisQueue.close()
+}
+
+const (
+	workList = "celery"
+	heldList = "held"
+)
+
+// redisQueue is what Celery's layout on Redis lets one do from outside.
+type redisQueue struct{ rdb rueidis.Client }
+
+func openRedisQueue(b *bed) (*redisQueue, error) {
+	rdb, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{b.redis.addr}, ForceSingleClient: true, DisableCache: true})
+	return &redisQueue{rdb}, err
+}
+
+func (r *redisQueue) release(ctx context.Context) error {
+	return r.rdb.Do(ctx, r.rdb.B().Rename().Key(heldList).Newkey(workList).Build()).Error()
+}
+
+// left counts what waits and what is claimed.
+func (r *redisQueue) left(ctx context.Context) (int, error) {
+	n := int64(0)
+	for _, a := range r.rdb.DoMulti(ctx, r.rdb.B().Llen().Key(workList).Build(), r.rdb.B().Hlen().Key("unacked").Build()) {
+		v, err := a.AsInt64()
 		if err != nil {
-			return err
+			return 0, err
 		}
-		if rate > best {
-			best, bestBatch = rate, batch
-		}
+		n += v
 	}
-	bareName := func(n int) string {
-		return fmt.Sprintf("bare claim, store and ack, backlog %d (batch %d)", n, bestBatch)
-	}
-	var sizes []int
-	for n := 1000; n <= o.backlog; n *= 10 {
-		sizes = append(sizes, n)
-	}
-	for round := range o.rounds {
-		for _, n := range sizes {
-			if n >= 1_000_000 && round > 0 {
-				continue // minutes each
-			}
-			res, err := drainByWorker(ctx, o, n)
-			if err != nil {
-				return err
-			}
-			if n >= firstTasks {
-				r.add(fmt.Sprintf("worker, first %d of %d", firstTasks, n), "tasks/s", res.first)
-			}
-			name := fmt.Sprintf("worker, backlog %d", n)
-			r.add(name, "tasks/s", res.rate)
-			r.add(name+", worker CPU", "us/task", res.cpu)
-			if n == sizes[len(sizes)-1] {
-				r.add("worker, RSS after backlog", "MiB", res.rss)
-			}
-			rate, err := bareRate(o, n, bestBatch)
-			if err != nil {
-				return err
-			}
-			r.add(bareName(n), "tasks/s", rate)
-		}
-	}
-	for _, n := range sizes {
-		r.atLeast(fmt.Sprintf("worker, backlog %d", n), bareName(n), 0.5)
-		r.atLeast(fmt.Sprintf("worker, first %d of %d", firstTasks, n), fmt.Sprintf("worker, first %d of %d", firstTasks, 10_000), 0.8)
-	}
-	return nil
+	return int(n), nil
 }
 
-func bareRate(o *options, n, batch int) (float64, error) {
-	b, err := openBare(o.dir, o.synchronous)
-	if err != nil {
-		return 0, err
-	}
-	defer b.close()
-	if _, err := b.enqueue(n, 500); err != nil {
-		return 0, err
-	}
-	got, took, err := b.drain(batch)
-	if err != nil {
-		return 0, err
-	}
-	return float64(got) / took.Seconds(), nil
+func (r *redisQueue) clear(ctx context.Context) error {
+	return r.rdb.Do(ctx, r.rdb.B().Flushall().Async().Build()).Error()
 }
 
-// firstTasks is how many tasks the flatness over backlogs is judged by: the same
-// number from each, so that only what waits behind them differs.
-const firstTasks = 10_000
-
-type drained struct{ first, rate, cpu, rss float64 }
-
-// drainByWorker lets a worker that is up and warm empty a backlog: the queue is
-// paused while it is filled, and the clock runs from the moment it is released.
-func drainByWorker(ctx context.Context, o *options, n int) (drained, error) {
-	file := freshFile(o.dir)
-	app, add := newApp(file, o.synchronous)
-	defer app.Close(ctx)
-	if _, err := fill(ctx, add, warmUp, 32); err != nil {
-		return drained{}, err
-	}
-	w, err := startChild(ctx, o, file, warmUp)
-	if err != nil {
-		return drained{}, err
-	}
-	defer w.stop()
-	if _, err := w.wait("drained"); err != nil {
-		return drained{}, err
-	}
-	conn, err := app.Broker(ctx)
-	if err != nil {
-		return drained{}, err
-	}
-	queue := conn.(broker.Pauser)
-	if err := queue.Pause(ctx, "celery"); err != nil {
-		return drained{}, err
-	}
-	if _, err := fill(ctx, add, n, 32); err != nil {
-		return drained{}, err
-	}
-	first := min(n, firstTasks)
-	if err := w.expect(first); err != nil {
-		return drained{}, err
-	}
-	if err := queue.Resume(ctx, "celery"); err != nil {
-		return drained{}, err
-	}
-	released := time.Now()
-	m, err := w.wait("drained")
-	if err != nil {
-		return drained{}, err
-	}
-	m.Seconds = time.Unix(0, m.At).Sub(released).Seconds()
-	d := drained{first: float64(first) / m.Seconds, rate: float64(n) / m.Seconds, cpu: m.CPU * 1e6 / float64(n), rss: m.RSS}
-	if rest := n - first; rest > 0 {
-		if err := w.expect(rest); err != nil {
-			return drained{}, err
-		}
-		more, err := w.wait("drained")
-		if err != nil {
-			return drained{}, err
-		}
-		d.rate, d.cpu, d.rss = float64(n)/(m.Seconds+more.Seconds), (m.CPU+more.CPU)*1e6/float64(n), more.RSS
-	}
-	return d, nil
-}
-
-const warmUp = 2000
-
-func benchLatency(ctx context.Context, o *options, r *report) error {
-	file := freshFile(o.dir)
-	app, add := newApp(file, o.synchronous)
-	defer app.Close(ctx)
-	w, err := startChild(ctx, o, file, 0)
-	if err != nil {
-		return err
-	}
-	defer w.stop()
-	for range o.rounds {
-		times := make([]time.Duration, 0, o.roundTrips)
-		for i := range o.roundTrips + 20 {
-			start := time.Now()
-			res, err := add.Delay(ctx, AddArgs{2, 3})
-			if err != nil {
-				return err
-			}
-			wait, cancel := context.WithTimeout(ctx, 10*time.Second)
-			v, err := res.Get(wait)
-			cancel()
-			if err != nil || v != 5 {
-				return fmt.Errorf("call %d: %d, %v", i, v, err)
-			}
-			if i >= 20 {
-				times = append(times, time.Since(start))
-			}
-		}
-		r.add("latency p50, another process waits", "ms", percentile(times, 0.50).Seconds()*1e3)
-		r.add("latency p99, another process waits", "ms", percentile(times, 0.99).Seconds()*1e3)
-	}
-	r.below("latency p50, another process waits", 5)
-	return nil
-}
-
-func benchIdle(ctx context.Context, o *options, r *report) error {
-	for range o.rounds {
-		start := time.Now()
-		w, err := startChild(ctx, o, freshFile(o.dir), 0)
-		if err != nil {
-			return err
-		}
-		r.add("start-up to ready", "ms", time.Since(start).Seconds()*1e3)
-		m, err := w.idle(o)
-		w.stop()
-		if err != nil {
-			return err
-		}
-		r.add("idle CPU", "% of a core", m.CPU/m.Seconds*100)
-		r.add("idle RSS", "MiB", m.RSS)
-	}
-	r.below("idle CPU", 1)
-	r.below("idle RSS", 30)
-	return nil
-}
-
-func benchDelayed(ctx context.Context, o *options, r *report) error {
-	file := freshFile(o.dir)
-	app, add := newApp(file, o.synchronous)
-	took, err := fill(ctx, add, o.delayed, 64, lovage.Countdown(24*time.Hour))
-	if err != nil {
-		return err
-	}
-	if err := app.Close(ctx); err != nil {
-		return err
-	}
-	r.add(fmt.Sprintf("enqueue %d delayed, 64 callers", o.delayed), "tasks/s", float64(o.delayed)/took.Seconds())
-	w, err := startChild(ctx, o, file, 0)
-	if err != nil {
-		return err
-	}
-	defer w.stop()
-	m, err := w.idle(o)
-	if err != nil {
-		return err
-	}
-	name := fmt.Sprintf("RSS with %d delayed", o.delayed)
-	r.add(name, "MiB", m.RSS)
-	r.add(fmt.Sprintf("idle CPU with %d delayed", o.delayed), "% of a core", m.CPU/m.Seconds*100)
-	r.below(name, 64)
-	return nil
-}
+func (r *redisQueue) close() { r.rdb.Close() }

@@ -12,37 +12,58 @@ import (
 )
 
 // report collects figures and prints them as a table: for each, the median and
-// the span of its rounds, and its ratio to another figure of the same run.
+// the span of its rounds. Bars hold figures of the same run against each other.
 type report struct {
 	Date    string    `json:"date"`
 	Commit  string    `json:"commit"`
 	Go      string    `json:"go"`
 	CPUs    int       `json:"cpus"`
+	Machine string    `json:"machine"`
+	Args    string    `json:"args"`
 	Figures []*figure `json:"figures"`
+	Bars    []bar     `json:"bars"`
+	Notes   []string  `json:"notes,omitempty"`
+	now     string
 	only    string
 	quiet   bool
 }
 
+// figure is one quantity that was measured, in each round.
 type figure struct {
+	Part   string    `json:"part"`
 	Name   string    `json:"name"`
 	Unit   string    `json:"unit"`
 	Values []float64 `json:"values"`
 	Median float64   `json:"median"`
 	Ratio  float64   `json:"ratio,omitempty"` // to the figure named Of
 	Of     string    `json:"of,omitempty"`
-	Bar    string    `json:"bar,omitempty"` // what is asked for, in words
-	Met    *bool     `json:"met,omitempty"`
+}
+
+// bar is something that is asked for, and what came of it.
+type bar struct {
+	Figure string `json:"figure"`
+	Asked  string `json:"asked"`
+	Got    string `json:"got"`
+	Met    bool   `json:"met"`
 }
 
 func newReport(o *options) *report {
 	commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
 	return &report{
 		Date: time.Now().UTC().Format("2006-01-02 15:04"), Commit: strings.TrimSpace(string(commit)),
+		Machine: machine(), Args: strings.Join(os.Args[1:], " "),
 		Go: runtime.Version(), CPUs: runtime.NumCPU(), only: o.only, quiet: o.json,
 	}
 }
 
-func (r *report) wanted(part string) bool { return r.only == "" || strings.Contains(part, r.only) }
+func (r *report) wanted(part string) bool {
+	for _, o := range strings.Split(r.only, ",") {
+		if strings.Contains(part, o) {
+			return true
+		}
+	}
+	return false
+}
 
 func (r *report) progress(text string) {
 	if !r.quiet {
@@ -58,7 +79,7 @@ func (r *report) add(name, unit string, v float64) *figure {
 			return f
 		}
 	}
-	f := &figure{Name: name, Unit: unit, Values: []float64{v}, Median: v}
+	f := &figure{Part: r.now, Name: name, Unit: unit, Values: []float64{v}, Median: v}
 	r.Figures = append(r.Figures, f)
 	return f
 }
@@ -72,46 +93,94 @@ func (r *report) find(name string) *figure {
 	return nil
 }
 
-// atLeast holds figure name against a share of another one.
-func (r *report) atLeast(name, of string, share float64) {
+// compare notes the ratio of a figure to another one.
+func (r *report) compare(name, to string) {
+	if f, base := r.find(name), r.find(to); f != nil && base != nil && base.Median != 0 {
+		f.Ratio, f.Of = f.Median/base.Median, to
+	}
+}
+
+// atLeast holds figure name against a multiple of another one.
+func (r *report) atLeast(name, of string, times float64) {
+	r.hold(name, of, fmt.Sprintf("at least %.3gx %s", times, of), func(ratio float64) bool { return ratio >= times })
+}
+
+// atLeastMost is atLeast for the largest of several.
+func (r *report) atLeastMost(name string, of []string, times float64) {
+	best := of[0]
+	for _, o := range of {
+		if f := r.find(o); f != nil && (r.find(best) == nil || f.Median > r.find(best).Median) {
+			best = o
+		}
+	}
+	r.atLeast(name, best, times)
+}
+
+// atMost holds figure name against a share of another one.
+func (r *report) atMost(name, of string, times float64) {
+	r.hold(name, of, fmt.Sprintf("at most %.3gx %s", times, of), func(ratio float64) bool { return ratio <= times })
+}
+
+func (r *report) hold(name, of, asked string, met func(ratio float64) bool) {
 	f, base := r.find(name), r.find(of)
 	if f == nil || base == nil || base.Median == 0 {
 		return
 	}
-	met := f.Median >= share*base.Median
-	f.Ratio, f.Of, f.Met = f.Median/base.Median, of, &met
-	f.Bar = fmt.Sprintf("at least %.2f of %s", share, of)
+	ratio := f.Median / base.Median
+	r.Bars = append(r.Bars, bar{name, asked, fmt.Sprintf("%.2fx (%s to %s %s)", ratio, number(f.Median), number(base.Median), f.Unit), met(ratio)})
 }
 
 // below holds a figure against a bound.
 func (r *report) below(name string, bound float64) {
 	if f := r.find(name); f != nil {
-		met := f.Median < bound
-		f.Met, f.Bar = &met, fmt.Sprintf("under %g %s", bound, f.Unit)
+		r.Bars = append(r.Bars, bar{name, fmt.Sprintf("under %g %s", bound, f.Unit), number(f.Median) + " " + f.Unit, f.Median < bound})
 	}
 }
 
+// drained adds the figures of an emptied backlog.
+func (r *report) drained(name string, d drained) {
+	r.add(name, "tasks/s", d.rate())
+	r.add(name+", worker CPU", "us/task", d.worker)
+	r.add(name+", server CPU", "us/task", d.server)
+}
+
+func (r *report) note(text string) { r.Notes = append(r.Notes, text) }
+
+func (r *report) part(name string) { r.now = name }
+
 func (r *report) print(w io.Writer) {
-	fmt.Fprintf(w, "%s UTC, commit %s, %s, %d CPUs\n\n", r.Date, r.Commit, r.Go, r.CPUs)
+	fmt.Fprintf(w, "%s UTC, commit %s, %s, %d CPUs, %s\n\n", r.Date, r.Commit, r.Go, r.CPUs, r.Machine)
 	width := 10
 	for _, f := range r.Figures {
 		width = max(width, len(f.Name))
 	}
-	fmt.Fprintf(w, "%-*s %14s %-9s %-25s %s\n", width, "figure", "median", "unit", "min .. max", "ratio, bar")
+	fmt.Fprintf(w, "%-*s %12s %-11s %s\n", width, "figure", "median", "unit", "min .. max")
 	for _, f := range r.Figures {
-		span := ""
-		if len(f.Values) > 1 {
-			span = fmt.Sprintf("%s .. %s", number(slices.Min(f.Values)), number(slices.Max(f.Values)))
-		}
-		note := ""
-		if f.Ratio != 0 {
-			note = fmt.Sprintf("%.2fx; ", f.Ratio)
-		}
-		if f.Met != nil {
-			note += map[bool]string{true: "met: ", false: "MISSED: "}[*f.Met] + f.Bar
-		}
-		fmt.Fprintf(w, "%-*s %14s %-9s %-25s %s\n", width, f.Name, number(f.Median), f.Unit, span, note)
+		fmt.Fprintf(w, "%-*s %12s %-11s %s\n", width, f.Name, number(f.Median), f.Unit, f.span())
 	}
+	if len(r.Bars) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, b := range r.Bars {
+		fmt.Fprintf(w, "%-6s  %s: %s, asked %s\n", b.word(), b.Figure, b.Got, b.Asked)
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintln(w, n)
+	}
+}
+
+func (b bar) word() string {
+	if b.Met {
+		return "met"
+	}
+	return "MISSED"
+}
+
+func (f *figure) span() string {
+	if len(f.Values) < 2 {
+		return ""
+	}
+	return number(slices.Min(f.Values)) + " .. " + number(slices.Max(f.Values))
 }
 
 func number(v float64) string {

@@ -2,6 +2,7 @@
 # Installs what the tests need beside Go, when it is missing:
 #   celery  Python's Celery, the judge of the wire format, with its Redis client
 #   redis   a Redis server
+#   postgres PostgreSQL, for River in bench/
 #   gcc     a C compiler, for the race detector only
 # Needs root or sudo for that, and apt; elsewhere it says what to install.
 set -euo pipefail
@@ -10,6 +11,7 @@ package() {
   case $1 in
     celery) echo "python3-celery python3-redis" ;;
     redis)  echo redis-server ;;
+    postgres) echo postgresql ;;
     gcc)    echo "gcc libc6-dev" ;;
     *)      echo "deps.sh: nothing is known by the name $1" >&2; exit 2 ;;
   esac
@@ -21,6 +23,7 @@ present() {
   case $1 in
     celery) /usr/bin/python3 -c 'import celery, redis' 2>/dev/null ;;
     redis)  command -v redis-server >/dev/null ;;
+    postgres) ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ;;
     gcc)    command -v gcc >/dev/null ;;
   esac
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"strconv"
@@ -17,8 +16,8 @@ import (
 	"github.com/lovage-go/lovage/worker"
 )
 
-// childArg makes this program a worker process.
-const childArg = "bench-worker"
+// sqliteArg makes this program a worker process on SQLite.
+const sqliteArg = "sqlite-worker"
 
 // mark is a line that a worker process prints: what happened, and what it has cost.
 type mark struct {
@@ -29,16 +28,14 @@ type mark struct {
 	At      int64   // ns, the machine's clock
 }
 
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
-
-// child is the worker process: file, synchronous, concurrency, and how many
+// sqliteWorker is the worker process: file, synchronous, concurrency, and how many
 // tasks make it say that it has drained its queue. A line on its stdin asks for
 // a mark; its end stops the process.
-func child(args []string) error {
+func sqliteWorker(args []string) error {
 	file, synchronous := args[0], args[1]
 	concurrency, _ := strconv.Atoi(args[2])
 	expect, _ := strconv.Atoi(args[3])
-	app, _ := newApp(file, synchronous)
+	app, _ := sqliteApp(file, synchronous)
 	m := &marker{at: time.Now(), cpu: cpuSeconds()}
 	ready := make(chan struct{})
 	w := worker.New(app, worker.Config{Concurrency: concurrency, Ready: func(worker.Info) { close(ready) }})
@@ -122,22 +119,22 @@ func rssMiB() float64 {
 	return float64(pages*os.Getpagesize()) / (1 << 20)
 }
 
-// process is a worker process as its parent sees it.
-type process struct {
+// sqliteProcess is a worker process as its parent sees it.
+type sqliteProcess struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Scanner
 }
 
-// startChild starts a worker process and waits until it is ready.
-func startChild(ctx context.Context, o *options, file string, expect int) (*process, error) {
+// startSQLite starts a worker process and waits until it is ready.
+func startSQLite(ctx context.Context, o *options, file string, expect int) (*sqliteProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, childArg, file, o.synchronous, strconv.Itoa(o.concurrency), strconv.Itoa(expect))
+	cmd := exec.CommandContext(ctx, self, sqliteArg, file, o.synchronous, strconv.Itoa(o.concurrency), strconv.Itoa(expect))
 	cmd.Stderr = os.Stderr
-	p := &process{cmd: cmd}
+	p := &sqliteProcess{cmd: cmd}
 	if p.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -157,7 +154,7 @@ func startChild(ctx context.Context, o *options, file string, expect int) (*proc
 }
 
 // wait reads marks until the one that is named.
-func (p *process) wait(what string) (mark, error) {
+func (p *sqliteProcess) wait(what string) (mark, error) {
 	for p.out.Scan() {
 		var m mark
 		if err := json.Unmarshal(p.out.Bytes(), &m); err != nil {
@@ -171,7 +168,7 @@ func (p *process) wait(what string) (mark, error) {
 }
 
 // expect makes the process say "drained" after n tasks more; its clock starts now.
-func (p *process) expect(n int) error {
+func (p *sqliteProcess) expect(n int) error {
 	line := fmt.Sprintf("expect %d", n)
 	fmt.Fprintln(p.in, line)
 	_, err := p.wait(line)
@@ -179,7 +176,7 @@ func (p *process) expect(n int) error {
 }
 
 // idle lets the process be for some seconds and tells what that cost.
-func (p *process) idle(o *options) (mark, error) {
+func (p *sqliteProcess) idle(o *options) (mark, error) {
 	settle, measure := 3*time.Second, 10*time.Second
 	if o.short {
 		settle, measure = time.Second, 2*time.Second
@@ -194,7 +191,7 @@ func (p *process) idle(o *options) (mark, error) {
 	return p.wait("idle-end")
 }
 
-func (p *process) stop() {
+func (p *sqliteProcess) stop() {
 	p.in.Close()
 	ended := make(chan struct{})
 	go func() {
