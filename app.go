@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -41,6 +42,7 @@ type App struct {
 	bases        map[string]func() Base
 	defaultBase  func() Base
 	interceptors []any
+	intercepted  bool // runs are, by one of them
 
 	freezeOnce sync.Once
 	freezeErr  error
@@ -215,6 +217,7 @@ func (a *App) resolve() (err error) {
 	}
 	a.publish = publishChain(a.interceptors, a.publishNow)
 	a.execute = executeChain(a.interceptors, a.executeNow)
+	a.intercepted = slices.ContainsFunc(a.interceptors, func(i any) bool { _, ok := i.(ExecuteInterceptor); return ok })
 	if a.accept, err = serializer.ParseAccept(a.conf.AcceptContent); err != nil {
 		return fmt.Errorf("accept_content: %w", err)
 	}

@@ -29,6 +29,9 @@ type Outcome struct {
 	// Fenced: the message has gone to another worker, or the result could not
 	// be kept; nothing of this run counts and no later hook ran.
 	Fenced error
+	// Later: a LaterFinisher was given the effects and has not answered yet. The
+	// outcome is in the effects, and final when it has.
+	Later bool
 }
 
 // Repr is the result as Python would print it, shortened, for people.
@@ -66,6 +69,16 @@ type FinisherFunc func(ctx context.Context, e *Effects) error
 // Finish calls f.
 func (f FinisherFunc) Finish(ctx context.Context, e *Effects) error { return f(ctx, e) }
 
+// LaterFinisher is a Finisher that nobody needs to wait for, so that a run costs
+// no goroutine while its end is kept. It is used for tasks after whose end nothing
+// of the user's runs: no hook, no interceptor, no signal of an end.
+type LaterFinisher interface {
+	Finisher
+	// FinishLater takes note of the effects and returns. then is to be called once
+	// with what Finish would have returned.
+	FinishLater(ctx context.Context, e *Effects, then func(error))
+}
+
 // hookTimeout bounds the hooks that run after the end of a task: they get a
 // context of their own, since that of the run may be cancelled already.
 const hookTimeout = 5 * time.Minute
@@ -83,6 +96,9 @@ func (a *App) Execute(ctx context.Context, r *Request, fin Finisher) Outcome {
 		return a.Conclude(ctx, r, out, fin)
 	}
 	once := &onceFinisher{Finisher: fin}
+	if a.endsQuietly(r.def) {
+		once.later, _ = fin.(LaterFinisher)
+	}
 	var out Outcome
 	err := guard(func() error { out = a.execute(ctx, r, once); return nil })
 	switch {
@@ -110,11 +126,20 @@ var errRefused = errors.New("an interceptor refused the run and gave no reason")
 type onceFinisher struct {
 	Finisher
 	outcome *Outcome
+	later   LaterFinisher // nil: Finish is waited for
 }
 
 func (f *onceFinisher) Finish(ctx context.Context, e *Effects) error {
 	f.outcome = e.Outcome
 	return f.Finisher.Finish(ctx, e)
+}
+
+// endsQuietly reports whether nothing of the user's runs after the end of a task,
+// but for what its follow-ups cause.
+func (a *App) endsQuietly(d *Definition) bool {
+	h, s := &d.hooks, &a.Signals
+	return !h.late() && h.onFailure == nil && h.onRetry == nil && !a.intercepted &&
+		!s.TaskSuccess.Connected() && !s.TaskFailure.Connected() && !s.TaskRetry.Connected() && !s.TaskPostrun.Connected()
 }
 
 func notRegistered(name string) *ErrorInfo {
@@ -131,10 +156,12 @@ func (a *App) executeNow(ctx context.Context, r *Request, fin Finisher) Outcome 
 	value, err := d.perform(ctx, r)
 	out := d.classify(ctx, r, value, err)
 	out.Runtime = time.Since(start)
-	if !d.hooks.late() {
+	if once, ok := fin.(*onceFinisher); !d.hooks.late() && !(ok && once.later != nil) {
 		r.giveUpSlot()
 	}
-	a.finish(ctx, r, &out, fin, true)
+	if a.finish(ctx, r, &out, fin, true) {
+		return Outcome{Later: true}
+	}
 	return out
 }
 
@@ -248,29 +275,39 @@ func (d *Definition) reject(e *RejectError) Outcome {
 }
 
 // finish builds the effects, has them done, and runs what comes after. begun
-// says that TaskPrerun was sent for the run.
-func (a *App) finish(ctx context.Context, r *Request, out *Outcome, fin Finisher, begun bool) {
+// says that TaskPrerun was sent for the run. It reports whether the finisher does
+// that later.
+func (a *App) finish(ctx context.Context, r *Request, out *Outcome, fin Finisher, begun bool) (later bool) {
 	ctx = context.WithoutCancel(ctx)
 	e := a.settle(ctx, r, out)
-	if err := fin.Finish(ctx, e); err != nil && out.Fenced == nil {
-		out.Fenced = err
-	}
-	if out.Fenced != nil {
-		return
-	}
-	for _, m := range e.full {
-		a.afterPublish(ctx, m.Headers.Task, m)
-	}
-	a.callErrbacks(ctx, e.errbacks)
-	for _, end := range e.ends {
-		if end.Won {
-			for _, m := range end.full {
-				a.afterPublish(ctx, m.Headers.Task, m)
-			}
-			a.callErrbacks(ctx, end.errbacks)
+	end := func(err error) {
+		if err != nil && out.Fenced == nil {
+			out.Fenced = err
 		}
+		if out.Fenced != nil {
+			return
+		}
+		for _, m := range e.full {
+			a.afterPublish(ctx, m.Headers.Task, m)
+		}
+		a.callErrbacks(ctx, e.errbacks)
+		for _, end := range e.ends {
+			if end.Won {
+				for _, m := range end.full {
+					a.afterPublish(ctx, m.Headers.Task, m)
+				}
+				a.callErrbacks(ctx, end.errbacks)
+			}
+		}
+		a.conclude(ctx, r, out, begun)
 	}
-	a.conclude(ctx, r, out, begun)
+	if once, ok := fin.(*onceFinisher); ok && once.later != nil && len(e.full) == 0 && len(e.errbacks) == 0 && !e.Counts() && out.Fenced == nil {
+		once.outcome = out
+		once.later.FinishLater(ctx, e, end)
+		return true
+	}
+	end(fin.Finish(ctx, e))
+	return false
 }
 
 // settle builds the effects of an outcome. What cannot be made of a success or

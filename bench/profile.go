@@ -1,21 +1,23 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime/pprof"
 )
 
-// profile writes the CPU profile of a worker process to the directory that
-// BENCH_PROFILE names, if it does.
+// profile writes the profiles of a worker process, CPU and allocations, to the
+// directory that BENCH_PROFILE names, if it does.
 func profile() (stop func()) {
 	dir := os.Getenv("BENCH_PROFILE")
 	if dir == "" {
 		return func() {}
 	}
-	f, err := os.CreateTemp(dir, "cpu-*.pprof")
-	if err == nil {
-		err = pprof.StartCPUProfile(f)
+	cpu, err := os.CreateTemp(dir, "cpu-*.pprof")
+	mem, err2 := os.CreateTemp(dir, "mem-*.pprof")
+	if err = errors.Join(err, err2); err == nil {
+		err = pprof.StartCPUProfile(cpu)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "profile:", err)
@@ -23,6 +25,8 @@ func profile() (stop func()) {
 	}
 	return func() {
 		pprof.StopCPUProfile()
-		f.Close()
+		cpu.Close()
+		_ = pprof.Lookup("allocs").WriteTo(mem, 0)
+		mem.Close()
 	}
 }

@@ -18,9 +18,11 @@ func (w *Worker) countChords(j *job, f *finish, e *lovage.Effects) error {
 	if f.hasClaim && f.claim.Action != broker.Ack && f.claim.Action != broker.DeadLetter && f.claim.Action != broker.Reject {
 		e.Uncounted() // the message comes again
 	}
-	if !e.Counts() {
+	if w.back == nil || !e.Counts() {
 		return nil
 	}
+	w.count.finishing.Add(1)
+	defer w.count.finishing.Add(-1)
 	err := w.patiently(j, func(ctx context.Context) error { return w.app.CountChords(ctx, e) })
 	if err != nil && j.link.ctx.Err() == nil {
 		return &refusedError{err: err}

@@ -30,8 +30,11 @@ type finish struct {
 	hasClaim bool // claim is to be settled
 
 	published, stored, ended bool // steps done, where they are not one
-	done                     chan error
-	then                     func(error) // instead of done
+
+	outcome *lovage.Outcome // of a run; nil: only a claim ends
+	size    int64           // counted in finishBytes
+	done    chan error      // who waits for the answer, or
+	then    func(error)     // who is to be told
 }
 
 func (f *finish) settle(s broker.Settlement) { f.claim, f.hasClaim = s, true }
@@ -63,19 +66,49 @@ func (f *finish) records() []*protocol.Record {
 	return list
 }
 
+// enter counts the end of a run among those that wait to be kept. It reports
+// false if there is nothing to keep.
+func (f *finish) enter() bool {
+	if len(f.publish) == 0 && len(f.store) == 0 && len(f.ends) == 0 && !f.hasClaim {
+		return false
+	}
+	f.size = f.bytes()
+	f.job.w.count.finishing.Add(1)
+	f.job.w.count.finishBytes.Add(f.size)
+	return true
+}
+
 // answer ends the finish.
 func (f *finish) answer(err error) {
+	w := f.job.w
 	if f.hasClaim && (err == nil || gone(err)) {
 		f.job.link.release(f.job)
 	}
 	if f.hasClaim && err == nil {
-		f.job.w.counted(f.claim.Action)
+		w.counted(f.claim.Action)
 	}
-	if f.then != nil {
+	if f.outcome != nil {
+		w.count.finishing.Add(-1)
+		w.count.finishBytes.Add(-f.size)
+		ring(w.room)
+	}
+	switch {
+	case f.done != nil:
+		f.done <- err
+	case f.outcome == nil:
 		f.then(err)
-		return
+	default:
+		f.job.link.commit.tell(f, err)
 	}
-	f.done <- err
+}
+
+// conclude ends a run that nobody waited for.
+func (f *finish) conclude(err error) {
+	j := f.job
+	defer j.w.rescue("finish", func(error) { j.end() })
+	f.then(err)
+	j.result(f.outcome)
+	j.end()
 }
 
 // refusedError says that a store will never take what a run caused.
@@ -95,9 +128,11 @@ type committer struct {
 	wake  chan struct{}
 	stuck atomic.Int64 // since when the store takes nothing; 0: it does
 
-	mu     sync.Mutex // guards what follows
-	queue  []*finish
-	closed error
+	mu      sync.Mutex // guards what follows
+	queue   []*finish
+	kept    []*finish // done, of runs that nobody waits for
+	telling bool      // a goroutine concludes those
+	closed  error
 }
 
 func (c *committer) put(f *finish) {
@@ -110,6 +145,40 @@ func (c *committer) put(f *finish) {
 	c.queue = append(c.queue, f)
 	c.mu.Unlock()
 	ring(c.wake)
+}
+
+// tell concludes a run that nobody waits for, not in the committer's time. An
+// error may cost more effects, which it must not wait for either.
+func (c *committer) tell(f *finish, err error) {
+	if err != nil {
+		c.link.w.group.Go(func() { f.conclude(err) })
+		return
+	}
+	c.mu.Lock()
+	c.kept = append(c.kept, f)
+	start := !c.telling
+	c.telling = true
+	c.mu.Unlock()
+	if start {
+		c.link.w.group.Go(c.conclude)
+	}
+}
+
+// conclude works until there is nothing to conclude.
+func (c *committer) conclude() {
+	for {
+		c.mu.Lock()
+		list := c.kept
+		c.kept = nil
+		c.telling = len(list) > 0
+		c.mu.Unlock()
+		if len(list) == 0 {
+			return
+		}
+		for _, f := range list {
+			f.conclude(nil)
+		}
+	}
 }
 
 // run commits until the connection's context ends; what is left then is

@@ -45,6 +45,11 @@ type job struct {
 	hard *alarm
 	slot slot
 
+	// Of a run whose end nobody waits for: what is to be kept, or the outcome if
+	// that is decided already.
+	later   *finish
+	decided *lovage.Outcome
+
 	mu     sync.Mutex // guards ctx and cancel, which are set before running
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -127,27 +132,33 @@ func (s *slot) Reacquire(ctx context.Context) error {
 
 // drop gives the place up for good.
 func (s *slot) drop() {
-	s.mu.Lock()
-	give := s.held
-	s.held, s.gone = false, true
-	s.tally(give)
-	s.mu.Unlock()
-	if give {
+	if s.leave() {
 		s.w.pool.Release()
 	}
 }
 
-// run is the life of a job that has a slot.
-func (j *job) run() {
+// leave is drop, but for the release: it reports whether that is to be done.
+func (s *slot) leave() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	give := s.held
+	s.held, s.gone = false, true
+	s.tally(give)
+	return give
+}
+
+// run is the life of a job that has a slot. It reports whether the slot is still
+// taken: then it is the caller's to give to the next job.
+func (j *job) run() (keeps bool) {
 	w := j.w
 	j.slot.take()
-	defer w.rescue("run", func(error) { j.slot.drop(); j.end() })
+	defer w.rescue("run", func(error) { j.slot.drop(); j.end(); keeps = false })
 	ctx := j.open()
 	defer j.stop(nil)
 	if !j.phase.CompareAndSwap(waiting, running) {
 		j.slot.drop()
 		j.end()
-		return
+		return false
 	}
 	if j.lastChance() {
 		defer w.alone(ctx)() // before the loss is counted: waiting is no run
@@ -159,7 +170,7 @@ func (j *job) run() {
 			w.conclude(j, *out)
 		}
 		j.end()
-		return
+		return false
 	}
 	now := time.Now()
 	j.started.Store(now.UnixNano())
@@ -170,16 +181,26 @@ func (j *job) run() {
 	j.r.SetSlot(&j.slot)
 	out := w.app.Execute(ctx, j.r, j)
 	j.unlimit()
+	if f := j.later; f != nil {
+		keeps = j.slot.leave()
+		w.window.observe(j.slot.occupied())
+		j.link.commit.put(f) // the job may be gone now
+		return keeps
+	}
+	if out.Later {
+		out = *j.decided
+	}
 	j.slot.drop()
 	w.window.observe(j.slot.occupied())
 	switch j.phase.Load() {
 	case timedOut, abandoned:
 		w.count.stuck.Add(-1)
 		w.log.Warn("Task "+j.r.Task+"["+j.r.ID+"] returned after it was given up; its result is dropped", "task", j.r.Task, "id", j.r.ID)
-		return
+		return false
 	}
 	j.result(&out)
 	j.end()
+	return false
 }
 
 // admit looks a last time before the run: revoked, expired, a worker lost, the
@@ -224,6 +245,22 @@ func (j *job) Finish(_ context.Context, e *lovage.Effects) error {
 	}
 	j.unlimit()
 	return j.w.finish(j, e)
+}
+
+// FinishLater implements lovage.LaterFinisher: the run puts the finish when it has
+// nothing more to do, since the job is gone as soon as that is answered.
+func (j *job) FinishLater(_ context.Context, e *lovage.Effects, then func(error)) {
+	var err error
+	if j.phase.CompareAndSwap(running, finishing) {
+		if f := j.w.effects(j, e); f.enter() {
+			f.then, j.later = then, f
+			return
+		}
+	} else {
+		err = j.tooLate()
+	}
+	then(err)
+	j.decided = e.Outcome
 }
 
 // tooLate is the error for effects that come after the job was decided.

@@ -62,27 +62,28 @@ func (j *job) settlement(v verdict) broker.Settlement {
 // finish has the effects of a job kept and its message settled, and waits for
 // it. Effects that the store refuses for good become the failure of the task.
 func (w *Worker) finish(j *job, e *lovage.Effects) error {
-	f := &finish{job: j, publish: e.Publish, store: e.Store, done: make(chan error, 1)}
+	f := w.effects(j, e)
+	if err := w.countChords(j, f, e); err != nil {
+		return err
+	}
+	if !f.enter() {
+		return nil
+	}
+	f.done = make(chan error, 1)
+	j.link.commit.put(f)
+	return <-f.done
+}
+
+// effects makes the finish of a job's effects.
+func (w *Worker) effects(j *job, e *lovage.Effects) *finish {
+	f := &finish{job: j, publish: e.Publish, store: e.Store, outcome: e.Outcome}
 	if !j.settled.Load() {
 		f.settle(j.settlement(j.judge(e.Outcome)))
 	}
-	w.count.finishing.Add(1)
-	defer w.count.finishing.Add(-1)
 	if w.back == nil {
 		f.store = nil
-	} else if err := w.countChords(j, f, e); err != nil {
-		return err
 	}
-	if len(f.publish) == 0 && len(f.store) == 0 && len(f.ends) == 0 && !f.hasClaim {
-		return nil
-	}
-	size := f.bytes()
-	w.count.finishBytes.Add(size)
-	j.link.commit.put(f)
-	err := <-f.done
-	w.count.finishBytes.Add(-size)
-	ring(w.room)
-	return err
+	return f
 }
 
 // conclude ends a job that cannot speak for itself.

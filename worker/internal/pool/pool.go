@@ -10,9 +10,10 @@ import (
 
 // Pool gives slots to items of type T. Start is called for each item that gets
 // one, in a goroutine of its own; that goroutine, or whoever it told, gives the
-// slot back with Release. A Pool is safe for concurrent use.
+// slot back with Release, or start reports that it is still taken. A Pool is safe
+// for concurrent use.
 type Pool[T any] struct {
-	start   func(T)
+	start   func(T) (keeps bool)
 	changed chan struct{} // a slot came back, or the queue got shorter
 
 	mu      sync.Mutex // guards what follows
@@ -26,7 +27,7 @@ type Pool[T any] struct {
 
 // New returns a pool of size slots. The goroutines that it starts end with Close
 // and the items they are busy with.
-func New[T any](size int, start func(T)) *Pool[T] {
+func New[T any](size int, start func(T) (keeps bool)) *Pool[T] {
 	return &Pool[T]{size: size, start: start, changed: make(chan struct{}, 1)}
 }
 
@@ -96,8 +97,20 @@ const keep = 256
 func (p *Pool[T]) serve(it T) {
 	next := make(chan T, 1)
 	for {
-		p.start(it)
+		keeps := p.start(it)
 		p.mu.Lock()
+		if keeps {
+			p.used--
+			if p.used < p.size && len(p.back) == 0 && p.waiting.len() > 0 {
+				it = p.waiting.pop() // no other goroutine need be woken for it
+				p.used++
+				p.mu.Unlock()
+				p.ring()
+				continue
+			}
+			p.fill()
+			p.ring()
+		}
 		if p.closed || len(p.idle) >= 2*p.size+keep {
 			p.mu.Unlock()
 			return

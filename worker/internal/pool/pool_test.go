@@ -22,14 +22,18 @@ type bench struct {
 
 func newBench(size int) *bench {
 	b := &bench{ends: map[int]chan struct{}{}}
-	b.p = pool.New(size, func(n int) {
+	b.p = pool.New(size, func(n int) (keeps bool) { // every other one leaves the release to the pool
 		end := make(chan struct{})
 		b.mu.Lock()
 		b.started = append(b.started, n)
 		b.ends[n] = end
 		b.mu.Unlock()
 		<-end
+		if n%2 == 1 {
+			return true
+		}
 		b.p.Release()
+		return false
 	})
 	return b
 }
