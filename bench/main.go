@@ -37,6 +37,7 @@ type options struct {
 	concurrency int
 	synchronous string
 	only        string
+	peers       string
 	dir         string
 	page        string
 	keep        bool
@@ -74,6 +75,7 @@ func bench() {
 	flag.IntVar(&o.concurrency, "c", runtime.NumCPU(), "concurrency of the worker on SQLite")
 	flag.StringVar(&o.synchronous, "synchronous", "", "SQLite synchronous: full or normal; empty is Lovage's default")
 	flag.StringVar(&o.only, "only", "", "run only the parts whose name contains one of these, with commas between: "+partNames())
+	flag.StringVar(&o.peers, "peers", "", "measure only the peers on Redis whose name contains one of these, with commas between: celery, asynq, river; Lovage and the raw loop always are")
 	flag.StringVar(&o.dir, "dir", "", "where the files go; empty is a temporary directory")
 	flag.StringVar(&o.page, "o", "", "write the report to this file too, as Markdown")
 	flag.BoolVar(&o.keep, "keep", false, "keep the files")

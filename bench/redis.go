@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -18,11 +19,12 @@ func redisPeers(o *options) ([]peer, error) {
 	}
 	plain := best
 	plain.title, plain.best = "celery default", false
-	return []peer{
+	all := []peer{
 		lovagePeer{}, best, plain,
 		asynqPeer{"asynq best", "asynq"}, asynqPeer{"asynq default", "asynq default"},
 		riverPeer{"river best", "river"}, riverPeer{"river default", "river default"},
-	}, nil
+	}
+	return slices.DeleteFunc(all, func(p peer) bool { return p != peer(lovagePeer{}) && !contains(p.name(), o.peers) }), nil
 }
 
 // bestOnes are the peers at their best settings.

@@ -56,13 +56,11 @@ func newReport(o *options) *report {
 	}
 }
 
-func (r *report) wanted(part string) bool {
-	for _, o := range strings.Split(r.only, ",") {
-		if strings.Contains(part, o) {
-			return true
-		}
-	}
-	return false
+func (r *report) wanted(part string) bool { return contains(part, r.only) }
+
+// contains reports whether a name contains one of some words with commas between.
+func contains(name, words string) bool {
+	return slices.ContainsFunc(strings.Split(words, ","), func(w string) bool { return strings.Contains(name, w) })
 }
 
 func (r *report) progress(text string) {

@@ -2,7 +2,9 @@
 -- KEYS: in a cluster all of the shard, else none.
 -- ARGV: unacked, unacked_index, prefix of lists, prefix of the rest, spread?, key
 -- and value of the attempt (see attempt.go), then for each change: the field of
--- its claim or '' for none, the number of its operations, and these:
+-- its claim or '' for none, and 's' with a time to live in ms, the key and the
+-- document of a success to store, for this is what most changes are and each
+-- argument costs; or the number of operations, and these:
 --   L list raw            push to the producing end
 --   R list raw            push to the consuming end
 --   P queue list due raw  park until due, in ms
@@ -74,20 +76,27 @@ local ops = {
 }
 local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2, H = 2, F = 4, E = 6}
 local done, i = {}, 8
+local success, px -- the last of its kind, and its time to live
 while i <= #ARGV do
-  local field, count = ARGV[i], tonumber(ARGV[i + 1])
+  local field, what = ARGV[i], ARGV[i + 1]
   i = i + 2
   local held = field == '' or call('HDEL', unacked, field) == 1
   if held and field ~= '' then done[#done + 1] = field end
   out[#out + 1] = held and 1 or 0
-  for _ = 1, count do
-    local op = ARGV[i]
-    if held and omit == 0 then
-      i = ops[op](i + 1)
-    else
-      if omit > 0 then omit = omit - 1 end
-      if op == 'E' then out[#out + 1] = 0 end
-      i = i + 1 + skip[op]
+  if what ~= success and string.sub(what, 1, 1) == 's' then success, px = what, string.sub(what, 2) end
+  if what == success then
+    if held then keep(ARGV[i], px, ARGV[i + 1]) end
+    i = i + 2
+  else
+    for _ = 1, tonumber(what) do
+      local op = ARGV[i]
+      if held and omit == 0 then
+        i = ops[op](i + 1)
+      else
+        if omit > 0 then omit = omit - 1 end
+        if op == 'E' then out[#out + 1] = 0 end
+        i = i + 1 + skip[op]
+      end
     end
   end
 end

@@ -33,13 +33,14 @@ end
 
 local paused = call('EXISTS', KEYS[4]) == 1
 local got, bytes, buried = 0, 0, 0
-local out, records, scores = {n, -1, 0, {}}, {}, {}
+local out, outs = {n, -1, 0, {}}, 4
+local records, scores, held = {}, {}, 0 -- twice as many as messages
 
 local function flush()
-  if #records > 0 then
-    call('HSET', unacked, unpack(records))
-    call('ZADD', index, unpack(scores))
-    records, scores = {}, {}
+  if held > 0 then
+    call('HSET', unacked, unpack(records, 1, held))
+    call('ZADD', index, unpack(scores, 1, held))
+    held = 0
   end
 end
 
@@ -82,6 +83,7 @@ for s = 1, steps do
     if open[q] and got < limit and bytes < most then
       local k, a = 7 + (q - 1) * (4 + steps), 12 + (q - 1) * (1 + 2 * steps)
       local key, list, tail = KEYS[k + 4 + s], ARGV[a + 2 * s], ARGV[a + 2 * s + 1]
+      local before, after = 'lv1:' .. me .. ':', ':' .. list
       local more = true
       while more and got < limit and bytes < most do
         local want = math.min(limit - got, 64)
@@ -94,20 +96,18 @@ for s = 1, steps do
             took = took + 1
             if readable(raw) then
               got, n, bytes = got + 1, n + 1, bytes + #raw
-              local field = 'lv1:' .. me .. ':' .. n .. ':' .. list
-              records[#records + 1] = field
-              records[#records + 1] = '[' .. raw .. tail
-              scores[#scores + 1] = score
-              scores[#scores + 1] = field
-              out[#out + 1] = field
-              out[#out + 1] = raw
+              local field = before .. n .. after
+              records[held + 1], records[held + 2] = field, '[' .. raw .. tail
+              scores[held + 1], scores[held + 2] = score, field
+              out[outs + 1], out[outs + 2] = field, raw
+              held, outs = held + 2, outs + 2
             else
               bury(ARGV[a + 1], KEYS[k + 3], raw)
             end
           end
         end
         if took > 0 then call('LTRIM', key, 0, -took - 1) end
-        if #records > 1000 then flush() end
+        if held > 1000 then flush() end
       end
     end
   end

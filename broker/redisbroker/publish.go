@@ -239,6 +239,18 @@ type change struct {
 	args  []string
 	bytes int
 	ends  []*broker.ChordEnd
+	// success is set for what most changes are, by which they cost the server half:
+	// no operations, but a success to keep for a time. args are its key and document.
+	success bool
+	keep    time.Duration
+}
+
+// what tells the script what follows.
+func (ch *change) what() string {
+	if ch.success {
+		return "s" + redisconn.Milliseconds(ch.keep)
+	}
+	return strconv.Itoa(ch.ops)
 }
 
 func (ch *change) op(args ...string) {
@@ -311,9 +323,13 @@ func (c *Conn) apply(ctx context.Context, sh *shard, changes []change) (done []b
 			at = c.attempts.next(sh)
 		}
 		args := append(make([]string, 0, words), sh.unacked, sh.index, c.keys.prefix, sh.home, sh.spread, at.key, at.value)
-		for _, ch := range changes[:n] {
-			args = append(args, ch.field, strconv.Itoa(ch.ops))
-			args = append(args, ch.args...)
+		what := ""
+		for i := range changes[:n] {
+			ch := &changes[i]
+			if i == 0 || !ch.success || !changes[i-1].success || ch.keep != changes[i-1].keep {
+				what = ch.what()
+			}
+			args = append(append(args, ch.field, what), ch.args...)
 		}
 		limited, cancel := c.rdb.Deadline(ctx)
 		out, err := c.exec(limited, applyScript, sh, args).AsIntSlice()

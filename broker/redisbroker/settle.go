@@ -8,7 +8,9 @@ import (
 	"slices"
 
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/redisconn"
 	"github.com/lovage-go/lovage/protocol"
+	"github.com/redis/rueidis"
 )
 
 // Settle ends claims, many in one script. A claim that has ended, as all have
@@ -123,6 +125,11 @@ func (cs *Consumer) finish(ctx context.Context, f *broker.Finish) (ch change, cl
 	default:
 		return ch, nil, fmt.Errorf("redisbroker: settle with %v: %w", f.Settle.Action, broker.ErrUnsupported)
 	}
+	if r, ok := plain(f); ok && ch.ops == 0 {
+		ch.success, ch.keep, ch.args = true, r.Expires, []string{redisconn.TaskKey + r.TaskID, rueidis.BinaryString(r.Meta)}
+		ch.bytes = len(r.TaskID) + len(r.Meta)
+		return ch, cl, nil
+	}
 	if err := cs.follow(ctx, &ch, f.Publish, f.Store); err != nil {
 		return ch, nil, err
 	}
@@ -149,6 +156,15 @@ func (cs *Consumer) follow(ctx context.Context, ch *change, msgs []*broker.Messa
 		ch.op(cs.conn.rdb.AppendStore([]string{"S"}, "", r)...)
 	}
 	return nil
+}
+
+// plain gives the result of a finish that keeps nothing else, if it is a success
+// in Celery's own form.
+func plain(f *broker.Finish) (r *protocol.Record, ok bool) {
+	if len(f.Publish)+len(f.Ends) > 0 || len(f.Store) != 1 || f.Store[0].State != protocol.Success || redisconn.StateOf(f.Store[0].Meta) != protocol.Success {
+		return nil, false
+	}
+	return f.Store[0], true
 }
 
 // handBack is the change that hands a claim back.

@@ -14,11 +14,17 @@ const (
 	GroupKey = "celery-taskset-meta-"
 )
 
-// StoreLua defines store(i), for a script that has the locals ARGV and call: it stores the result that begins at ARGV[i], as
-// [AppendStore] writes it, and returns the index after it. A success is never
-// overwritten by another state. Celery's document tells its state in its first
-// member; a document of another form has a mark beside it while it is a success.
+// StoreLua defines two functions, for a script that has the locals ARGV and call.
+// store(i) stores the result that begins at ARGV[i], as [AppendStore] writes it,
+// and returns the index after it. A success is never overwritten by another state.
+// Celery's document tells its state in its first member; a document of another form
+// has a mark beside it while it is a success. keep(key, px, meta) stores a success
+// whose document tells its state.
 const StoreLua = `
+local function keep(key, px, meta)
+  if px == '0' then call('SET', key, meta) else call('SET', key, meta, 'PX', px) end
+  call('PUBLISH', key, meta)
+end
 local function succeeded(key, mark)
   local v = call('GET', key)
   if not v then return false end
@@ -29,11 +35,10 @@ end
 local function store(i)
   local key, mark, mode, px, meta = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
   if mode == 'other' and succeeded(key, mark) then return i + 5 end
-  if px == '0' then call('SET', key, meta) else call('SET', key, meta, 'PX', px) end
   if mode == 'marked' then
     if px == '0' then call('SET', mark, '1') else call('SET', mark, '1', 'PX', px) end
   end
-  call('PUBLISH', key, meta)
+  keep(key, px, meta)
   return i + 5
 end
 `
