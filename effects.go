@@ -234,9 +234,14 @@ func (a *App) encodeRecord(r *Request, state State, result json.RawMessage, trac
 
 func (a *App) resultExpires() time.Duration { return max(a.conf.ResultExpires, 0) }
 
+var noChildren = json.RawMessage("[]")
+
 // childTuples writes [[id, null], null] for each child, and for a group its
 // members in place of the second null.
 func childTuples(list []child) json.RawMessage {
+	if len(list) == 0 {
+		return noChildren
+	}
 	b := []byte{'['}
 	for i, c := range list {
 		if i > 0 {

@@ -145,17 +145,16 @@ func (w *Worker) hold(j *job, at time.Time, then func()) {
 
 // dropped is the outcome of a task that must not run, nil for all others.
 func (w *Worker) dropped(r *lovage.Request, now time.Time) *lovage.Outcome {
-	var out lovage.Outcome
-	expired := false
-	switch {
-	case w.isRevoked(r, now):
-		out = lovage.RevokedOutcome()
-		w.log.Info("Discarding revoked task: "+r.Task+"["+r.ID+"]", "task", r.Task, "id", r.ID)
-	case !r.Expires.IsZero() && !now.Before(r.Expires):
-		out, expired = lovage.Expired(), true
-		w.log.Info("Discarding expired task: "+r.Task+"["+r.ID+"]", "task", r.Task, "id", r.ID)
-	default:
+	revoked, expired := w.isRevoked(r, now), !r.Expires.IsZero() && !now.Before(r.Expires)
+	if !revoked && !expired {
 		return nil
+	}
+	out := lovage.Expired()
+	if revoked {
+		out, expired = lovage.RevokedOutcome(), false
+		w.log.Info("Discarding revoked task: "+r.Task+"["+r.ID+"]", "task", r.Task, "id", r.ID)
+	} else {
+		w.log.Info("Discarding expired task: "+r.Task+"["+r.ID+"]", "task", r.Task, "id", r.ID)
 	}
 	w.app.Signals.TaskRevoked.Send(w.base, lovage.TaskRevoked{Request: r, Expired: expired})
 	return &out

@@ -255,12 +255,14 @@ func (cs *Consumer) takeOnce(ctx context.Context, s *stand, limit int) (out []br
 
 // number reads what a field says of its claim.
 func number(field string) (n uint64, list string) {
-	parts := strings.SplitN(field, ":", 4)
-	if len(parts) != 4 {
+	_, rest, _ := strings.Cut(field, ":")
+	_, rest, _ = strings.Cut(rest, ":")
+	digits, list, ok := strings.Cut(rest, ":")
+	if !ok {
 		return 0, ""
 	}
-	n, _ = strconv.ParseUint(parts[2], 10, 64)
-	return n, parts[3]
+	n, _ = strconv.ParseUint(digits, 10, 64)
+	return n, list
 }
 
 func (cl *claim) delivery() broker.Delivery {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/pyjson"
@@ -74,7 +75,7 @@ type span struct{ from, to int }
 
 // envelope is a message read from its raw text.
 type envelope struct {
-	text       []byte // a copy of the raw text, the receiver's own
+	text       []byte // the raw text, not to be written to
 	headers    span
 	info       span // delivery_info; empty if there is none
 	encoding   string
@@ -94,7 +95,7 @@ func errShape(what string) error {
 
 // parseEnvelope reads a list item.
 func parseEnvelope(raw string) (e envelope, err error) {
-	e.text = []byte(raw)
+	e.text = unsafe.Slice(unsafe.StringData(raw), len(raw))
 	s := pyjson.Scanner{Data: e.text, LimitDepth: protocol.MaxDepth, LimitItems: protocol.MaxItems}
 	if err := s.ValidUTF8(); err != nil {
 		return e, fmt.Errorf("envelope: %w", err)

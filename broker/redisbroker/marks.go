@@ -2,6 +2,7 @@ package redisbroker
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 )
 
@@ -22,17 +23,16 @@ const (
 // redeliveredTail is how kombu, and we, end the headers of a redelivered message.
 const redeliveredTail = `"redelivered": true}`
 
-// deliveredHeaders gives the headers as they were sent. It may change e.text.
+// deliveredHeaders gives the headers as they were sent, in a copy of the receiver's own.
 func (e *envelope) deliveredHeaders() []byte {
 	h := e.text[e.headers.from:e.headers.to:e.headers.to]
 	if len(h) == 0 {
 		return []byte("{}")
 	}
 	if end, ok := unmarkedHeaders(h); ok {
-		h[end] = '}'
-		return h[: end+1 : end+1]
+		return append(append(make([]byte, 0, end+1), h[:end]...), '}')
 	}
-	return h
+	return slices.Clone(h)
 }
 
 // unmarkedHeaders finds where the headers end without kombu's mark.

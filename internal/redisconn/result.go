@@ -1,8 +1,8 @@
 package redisconn
 
 import (
+	"bytes"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/lovage-go/lovage/protocol"
@@ -74,16 +74,18 @@ func Milliseconds(d time.Duration) string {
 }
 
 // StateOf reads the state from Celery's document, "" from another.
-func StateOf[T string | []byte](meta T) protocol.State {
-	text := string(meta[:min(len(meta), 64)])
-	rest, ok := strings.CutPrefix(text, `{"status":`)
+func StateOf(meta []byte) protocol.State {
+	rest, ok := bytes.CutPrefix(meta[:min(len(meta), 64)], []byte(`{"status":`))
 	if !ok {
 		return ""
 	}
-	rest, ok = strings.CutPrefix(strings.TrimPrefix(rest, " "), `"`)
-	state, _, end := strings.Cut(rest, `"`)
-	if !ok || !end {
+	rest, ok = bytes.CutPrefix(bytes.TrimPrefix(rest, []byte(" ")), []byte(`"`))
+	state, _, end := bytes.Cut(rest, []byte(`"`))
+	switch {
+	case !ok || !end:
 		return ""
+	case string(state) == string(protocol.Success):
+		return protocol.Success
 	}
 	return protocol.State(state)
 }

@@ -79,7 +79,7 @@ func TestMarkedStates(t *testing.T) {
 		`{"status": "SUCCESS", "result": 1}`: "SUCCESS", `{"status":"FAILURE"}`: "FAILURE",
 		`{"result": {"status": "SUCCESS"}}`: "", `"status"`: "", ``: "", `{"status": 1}`: "", `{"status": "SUC`: "",
 	} {
-		if got := redisconn.StateOf(text); string(got) != want {
+		if got := redisconn.StateOf([]byte(text)); string(got) != want {
 			t.Errorf("StateOf(%s) = %q, want %q", text, got, want)
 		}
 	}
