@@ -8,8 +8,12 @@ import (
 	"github.com/redis/rueidis"
 )
 
+// lineRest is how long a connection without subscriptions is kept for the next
+// ones: who waits for one result after another makes no connection for each.
+const lineRest = 2 * time.Second
+
 // Subscriber keeps a set of channels, or patterns, subscribed on one connection
-// of its own, which exists while the set is not empty. When the connection is
+// of its own, which exists while the set is not empty and a little longer. When the connection is
 // lost a new one is made and all of the set is subscribed again. It is safe for
 // concurrent use.
 type Subscriber struct {
@@ -30,6 +34,7 @@ type Subscriber struct {
 type line struct {
 	ded  rueidis.DedicatedClient
 	lost <-chan error
+	rest *time.Timer // closes it; nil while the set has never been empty
 }
 
 // NewSubscriber makes a subscriber. hear gets each message with the channel or
@@ -69,9 +74,7 @@ func (s *Subscriber) Remove(ctx context.Context, keys ...string) error {
 		return nil
 	}
 	if len(s.refs) == 0 {
-		s.line.ded.Close() // the keeper sees it and leaves
-		s.line = nil
-		return nil
+		s.restLine()
 	}
 	ctx, cancel := s.client.Deadline(ctx)
 	defer cancel()
@@ -79,6 +82,24 @@ func (s *Subscriber) Remove(ctx context.Context, keys ...string) error {
 		return s.line.ded.Do(ctx, s.client.B().Punsubscribe().Pattern(stale...).Build()).Error()
 	}
 	return s.line.ded.Do(ctx, s.client.B().Unsubscribe().Channel(stale...).Build()).Error()
+}
+
+// restLine closes the line unless keys are added before lineRest is over. With
+// s.mu held.
+func (s *Subscriber) restLine() {
+	l := s.line
+	if l.rest != nil {
+		l.rest.Reset(lineRest)
+		return
+	}
+	l.rest = time.AfterFunc(lineRest, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.line == l && len(s.refs) == 0 {
+			l.ded.Close() // the keeper sees it and leaves
+			s.line = nil
+		}
+	})
 }
 
 // Close ends all subscriptions.
