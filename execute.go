@@ -134,12 +134,12 @@ func (f *onceFinisher) Finish(ctx context.Context, e *Effects) error {
 	return f.Finisher.Finish(ctx, e)
 }
 
-// endsQuietly reports whether nothing of the user's runs after the end of a task,
-// but for what its follow-ups cause.
+// endsQuietly reports whether nothing of the user's runs after the end of a task.
 func (a *App) endsQuietly(d *Definition) bool {
 	h, s := &d.hooks, &a.Signals
 	return !h.late() && h.onFailure == nil && h.onRetry == nil && !a.intercepted &&
-		!s.TaskSuccess.Connected() && !s.TaskFailure.Connected() && !s.TaskRetry.Connected() && !s.TaskPostrun.Connected()
+		!s.TaskSuccess.Connected() && !s.TaskFailure.Connected() && !s.TaskRetry.Connected() && !s.TaskPostrun.Connected() &&
+		!s.AfterTaskPublish.Connected() && !a.conf.TaskSendSentEvent
 }
 
 func notRegistered(name string) *ErrorInfo {
@@ -301,7 +301,7 @@ func (a *App) finish(ctx context.Context, r *Request, out *Outcome, fin Finisher
 		}
 		a.conclude(ctx, r, out, begun)
 	}
-	if once, ok := fin.(*onceFinisher); ok && once.later != nil && len(e.full) == 0 && len(e.errbacks) == 0 && !e.Counts() && out.Fenced == nil {
+	if once, ok := fin.(*onceFinisher); ok && once.later != nil && len(e.errbacks) == 0 && !e.Counts() && out.Fenced == nil {
 		once.outcome = out
 		once.later.FinishLater(ctx, e, end)
 		return true
