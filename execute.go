@@ -301,10 +301,13 @@ func (a *App) finish(ctx context.Context, r *Request, out *Outcome, fin Finisher
 		}
 		a.conclude(ctx, r, out, begun)
 	}
-	if once, ok := fin.(*onceFinisher); ok && once.later != nil && len(e.errbacks) == 0 && !e.Counts() && out.Fenced == nil {
-		once.outcome = out
-		once.later.FinishLater(ctx, e, end)
-		return true
+	if once, ok := fin.(*onceFinisher); ok && once.later != nil {
+		if len(e.errbacks) == 0 && !e.Counts() && out.Fenced == nil {
+			once.outcome = out
+			once.later.FinishLater(ctx, e, end)
+			return true
+		}
+		r.giveUpSlot() // a chord or an errback makes it a longer end
 	}
 	end(fin.Finish(ctx, e))
 	return false
