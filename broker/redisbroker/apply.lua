@@ -75,7 +75,7 @@ local ops = {
   end,
 }
 local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2, H = 2, F = 4, E = 6}
-local done, i = {}, 8
+local done, did, i = {}, {}, 8
 local success, px -- the last of its kind, and its time to live
 while i <= #ARGV do
   local field, what = ARGV[i], ARGV[i + 1]
@@ -83,6 +83,7 @@ while i <= #ARGV do
   local held = field == '' or call('HDEL', unacked, field) == 1
   if held and field ~= '' then done[#done + 1] = field end
   out[#out + 1] = held and 1 or 0
+  did[#did + 1] = held and '1' or '0'
   if what ~= success and string.sub(what, 1, 1) == 's' then success, px = what, string.sub(what, 2) end
   if what == success then
     if held then keep(ARGV[i], px, ARGV[i + 1]) end
@@ -103,5 +104,5 @@ end
 for j = 1, #done, 1000 do
   call('ZREM', index, unpack(done, j, math.min(j + 999, #done)))
 end
-if #done > 0 and ARGV[6] ~= '' then call('SET', ARGV[6], ARGV[7], 'EX', 86400) end
+if #done > 0 and ARGV[6] ~= '' then call('SET', ARGV[6], ARGV[7] .. ':' .. table.concat(did), 'EX', 86400) end
 return out

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/lovage-go/lovage/broker"
@@ -12,11 +13,24 @@ import (
 )
 
 // attempt is one run of the apply script that ends claims. The script writes it
-// down, so that who did not get the answer can find out later: a claim that is
-// gone was ended by this very attempt, or it was lost.
+// down with which changes it did, so that who did not get the answer can find out
+// later: a claim that is gone was ended by this very attempt, or it was lost.
 type attempt struct {
 	shard      *shard
 	key, value string
+}
+
+// doubt is an attempt without an answer that may have ended a claim, by its
+// change of that number.
+type doubt struct {
+	attempt
+	change int
+}
+
+// ended reports whether what the script wrote down says that it did.
+func (d doubt) ended(text string) bool {
+	did, ours := strings.CutPrefix(text, d.value+":")
+	return ours && d.change < len(did) && did[d.change] == '1'
 }
 
 // attempts gives attempts their keys. A key whose last attempt was answered is
@@ -87,9 +101,9 @@ func (a *attempts) failed(at attempt, changes []change, err error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, ch := range changes {
+	for i, ch := range changes {
 		if ch.claim != nil {
-			ch.claim.doubts = append(ch.claim.doubts, at)
+			ch.claim.doubts = append(ch.claim.doubts, doubt{at, i})
 		}
 	}
 }
@@ -99,7 +113,7 @@ func (a *attempts) failed(at attempt, changes []change, err error) {
 func (a *attempts) settleDoubts(ctx context.Context, c *Conn, claims []*claim, errs []error) {
 	known := map[string]string{} // what the server has, by key
 	var keys []string
-	doubted := func(i int) (list []attempt) {
+	doubted := func(i int) (list []doubt) {
 		if claims[i] == nil || !errors.Is(errs[i], broker.ErrLeaseLost) {
 			return nil
 		}
@@ -137,7 +151,7 @@ func (a *attempts) settleDoubts(ctx context.Context, c *Conn, claims []*claim, e
 			switch {
 			case err != nil:
 				errs[i] = fault(ctx, err)
-			case known[at.key] == at.value:
+			case at.ended(known[at.key]):
 				errs[i] = nil // and the next one is told that the claim has ended
 				a.clear(claims[i])
 			}

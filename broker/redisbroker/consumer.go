@@ -62,7 +62,7 @@ type claim struct {
 	marks   marks
 	counted bool
 
-	doubts []attempt // with attempts.mu: those that may have ended it
+	doubts []doubt // with attempts.mu: those that may have ended it
 }
 
 // Consume starts a consumer. Its queues are declared.
