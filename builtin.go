@@ -245,7 +245,7 @@ func (s *sent) follow(p *application) error {
 	return p.apply(s.s, s.first, over)
 }
 
-// send freezes a signature for the end of the run.
+// sendLater freezes a signature, to be sent with the end of the run.
 func (a *App) sendLater(s *sig, first []json.RawMessage, trail bool) (any, error) {
 	if err := a.freeze(s, place{}); err != nil {
 		return nil, err

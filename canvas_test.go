@@ -24,7 +24,7 @@ func (w *world) fromPython(task, id, args, kwargs, embed string) {
 	}
 }
 
-// python writes signatures as Celery does.
+// pyTask writes a signature as Celery does.
 func pyTask(name string, options ...string) string {
 	return fmt.Sprintf(`{"task": %q, "args": [], "kwargs": {}, "options": {%s}, "subtask_type": null, "immutable": false}`, name, strings.Join(options, ", "))
 }

@@ -56,8 +56,8 @@ func conf(_ context.Context, n Node, a Args) (any, error) {
 	return n.Settings(all), nil
 }
 
-// registered lists the tasks, with the attributes asked for in brackets where a
-// task has them.
+// registered lists the tasks, Celery's own only with builtins, with the attributes
+// asked for in brackets where a task has them.
 func registered(_ context.Context, n Node, a Args) (any, error) {
 	items, err := a.Texts("taskinfoitems")
 	if err != nil {

@@ -110,7 +110,7 @@ func TestInteropCanvasErrors(t *testing.T) {
 	slices.Sort(want)
 	deadline := time.Now().Add(10 * time.Second)
 	for len(seen.all()) < len(want) && time.Now().Before(deadline) {
-		time.Sleep(10 * time.Millisecond)
+		<-time.After(10 * time.Millisecond)
 	}
 	if all := seen.all(); !slices.Equal(sortedStrings(all), want) {
 		t.Errorf("called in Go\n  %s\nwant\n  %s", strings.Join(sortedStrings(all), "\n  "), strings.Join(want, "\n  "))
