@@ -166,7 +166,7 @@ func TestGoldenCanvases(t *testing.T) {
 }
 
 func runGolden(t *testing.T, url string, g *goldenCanvas, old bool) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	sink := &published{}
 	app := lovage.New("golden", lovage.Config{BrokerURL: url, ResultBackend: url}, lovage.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
