@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lovage-go/lovage/backend"
@@ -46,6 +47,7 @@ type App struct {
 
 	freezeOnce sync.Once
 	freezeErr  error
+	told       atomic.Bool // that it is frozen
 	publish    publishFunc
 	execute    executeFunc
 	router     *router
@@ -192,13 +194,25 @@ func (a *App) RegisterBase(name string, new func() Base) {
 // calling it at start shows mistakes of the configuration there.
 func (a *App) Freeze() error {
 	a.freezeOnce.Do(func() {
+		if a.Signals.OnConfigure.Connected() {
+			_ = a.Configure(func(c *Config) ([]Warning, error) { // confErr keeps what is wrong
+				a.Signals.OnConfigure.Send(context.Background(), OnConfigure{Config: c})
+				return nil, nil
+			})
+		}
 		a.mu.Lock()
-		defer a.mu.Unlock()
 		a.frozen = true
 		if a.freezeErr = a.confErr; a.freezeErr == nil {
 			a.freezeErr = a.resolve()
 		}
+		a.mu.Unlock()
 	})
+	if a.freezeErr == nil && !a.told.Load() && !a.told.Swap(true) { // no sync.Once: receivers use the App
+		if a.Signals.OnAfterConfigure.Connected() {
+			a.Signals.OnAfterConfigure.Send(context.Background(), OnAfterConfigure{Settings: a.Settings()})
+		}
+		a.Signals.OnAfterFinalize.Send(context.Background(), OnAfterFinalize{App: a})
+	}
 	return a.freezeErr
 }
 

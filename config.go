@@ -205,6 +205,28 @@ type Config struct {
 	// WorkerSoftShutdownTimeout is the time that runs get between a second signal
 	// and the cold shutdown. Default 0: none.
 	WorkerSoftShutdownTimeout time.Duration
+	// WorkerEnableSoftShutdownOnIdle waits that time out even when nothing runs.
+	// Default false.
+	WorkerEnableSoftShutdownOnIdle *bool
+	// WorkerCancelLongRunningTasksOnConnectionLoss cancels runs that ack late when
+	// the connection that they came by is lost, since the broker may give their
+	// messages to others. Default false: runs go on and are settled if they can be.
+	WorkerCancelLongRunningTasksOnConnectionLoss *bool
+	// WorkerDirect lets a worker consume a queue of its own, <node name>.dq2.
+	// Default false.
+	WorkerDirect *bool
+	// WorkerHealth is where a worker serves /livez and /readyz; see
+	// worker.Config. Default: nowhere. A setting of ours.
+	WorkerHealth string
+	// WorkerPidfile and WorkerLogfile are files of the worker command. Default:
+	// none, and standard error.
+	WorkerPidfile string
+	WorkerLogfile string
+	// WorkerUID, WorkerGID and WorkerUmask are who the worker command runs as and
+	// how it makes files. Default: as it was started.
+	WorkerUID   string
+	WorkerGID   string
+	WorkerUmask string
 	// WorkerHijackRootLogger makes the worker's log handler the process's
 	// default. Default true.
 	WorkerHijackRootLogger *bool

@@ -356,5 +356,8 @@ func (a *App) watchSignals() {
 	s.TaskSuccess.failed, s.TaskFailure.failed, s.TaskRetry.failed = failed, failed, failed
 	s.TaskRevoked.failed, s.TaskRejected.failed, s.TaskUnknown.failed = failed, failed, failed
 	s.TaskInternalError.failed, s.WorkerInit.failed, s.WorkerReady.failed = failed, failed, failed
-	s.WorkerShuttingDown.failed, s.WorkerShutdown.failed = failed, failed
+	s.WorkerShuttingDown.failed, s.WorkerShutdown.failed, s.HeartbeatSent.failed = failed, failed, failed
+	s.CelerydInit.failed, s.CelerydAfterSetup.failed = failed, failed
+	s.SetupLogging.failed, s.AfterSetupLogger.failed = failed, failed
+	s.OnConfigure.failed, s.OnAfterConfigure.failed, s.OnAfterFinalize.failed = failed, failed, failed
 }

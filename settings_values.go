@@ -303,8 +303,18 @@ type resolved struct {
 	WorkerSendTaskEvents      bool
 	WorkerEnableRemoteControl bool
 	WorkerSoftShutdownTimeout time.Duration
-	WorkerHijackRootLogger    bool
-	WorkerLogFormat           string
-	WorkerTaskLogFormat       string
-	WorkerLogColor            *bool // nil: on a terminal
+
+	WorkerEnableSoftShutdownOnIdle               bool
+	WorkerCancelLongRunningTasksOnConnectionLoss bool
+	WorkerDirect                                 bool
+	WorkerHealth                                 string
+	WorkerPidfile                                string
+	WorkerLogfile                                string
+	WorkerUID                                    string
+	WorkerGID                                    string
+	WorkerUmask                                  string
+	WorkerHijackRootLogger                       bool
+	WorkerLogFormat                              string
+	WorkerTaskLogFormat                          string
+	WorkerLogColor                               *bool // nil: on a terminal
 }

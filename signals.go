@@ -2,10 +2,12 @@ package lovage
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/protocol"
 )
 
@@ -71,9 +73,13 @@ func (s *Signal[E]) Send(ctx context.Context, e E) {
 }
 
 // Signals are the signals of one App, with the names that Celery gives them.
-// Those of a run are sent in the process that runs the task; TaskReceived,
+// The App's own are sent once, at its first use. Those of a run are sent in the process that runs the task; TaskReceived,
 // TaskRevoked, TaskRejected and TaskUnknown by the consuming worker.
 type Signals struct {
+	OnConfigure      Signal[OnConfigure]
+	OnAfterConfigure Signal[OnAfterConfigure]
+	OnAfterFinalize  Signal[OnAfterFinalize]
+
 	BeforeTaskPublish Signal[BeforeTaskPublish]
 	AfterTaskPublish  Signal[AfterTaskPublish]
 
@@ -88,11 +94,29 @@ type Signals struct {
 	TaskUnknown       Signal[TaskUnknown]
 	TaskInternalError Signal[TaskInternalError]
 
+	CelerydInit        Signal[CelerydInit]
+	CelerydAfterSetup  Signal[CelerydAfterSetup]
 	WorkerInit         Signal[WorkerInit]
 	WorkerReady        Signal[WorkerReady]
 	WorkerShuttingDown Signal[WorkerShuttingDown]
 	WorkerShutdown     Signal[WorkerShutdown]
+	HeartbeatSent      Signal[HeartbeatSent]
+
+	SetupLogging     Signal[SetupLogging]
+	AfterSetupLogger Signal[AfterSetupLogger]
 }
+
+// OnConfigure is sent before the App's settings are final; receivers may change
+// them. An App is in use from then on: receivers must not call or declare tasks.
+type OnConfigure struct{ Config *Config }
+
+// OnAfterConfigure is sent when the App's settings are final, with every default
+// filled in.
+type OnAfterConfigure struct{ Settings Config }
+
+// OnAfterFinalize is sent when the App is ready for use: no task is declared any
+// more.
+type OnAfterFinalize struct{ App *App }
 
 // BeforeTaskPublish is sent before a message goes out; receivers may change it.
 type BeforeTaskPublish struct {
@@ -176,6 +200,20 @@ type TaskInternalError struct {
 	Err     error
 }
 
+// CelerydInit is sent by worker.New, before anything is read from the settings;
+// receivers may change them for the node of this name.
+type CelerydInit struct {
+	Hostname string
+	Config   *Config
+}
+
+// CelerydAfterSetup is sent when a worker knows its queues and before it
+// connects; receivers may change the list.
+type CelerydAfterSetup struct {
+	Hostname string
+	Queues   *[]broker.Queue
+}
+
 // WorkerInit is sent before a worker starts its tasks and connects.
 type WorkerInit struct{ Hostname string }
 
@@ -185,12 +223,38 @@ type WorkerReady struct {
 	PID      int
 }
 
-// WorkerShuttingDown is sent when a shutdown begins: How is warm or cold.
+// WorkerShuttingDown is sent when a shutdown begins: How is warm or cold. Signal
+// is the name of the operating system's, "" if it was none; ExitCode is that of
+// the worker command.
 type WorkerShuttingDown struct {
 	Hostname string
 	How      string
 	Signal   string
+	ExitCode int
 }
 
 // WorkerShutdown is sent when a worker has stopped.
 type WorkerShutdown struct{ Hostname string }
+
+// HeartbeatSent is sent after each heartbeat of a worker.
+type HeartbeatSent struct{ Hostname string }
+
+// SetupLogging is sent by the worker command in place of making a log: with a
+// receiver, the App logs as it was made to.
+type SetupLogging struct {
+	Level    slog.Level
+	LogFile  string // "": standard error
+	Format   string // in Celery's notation; "" is Celery's default
+	Colorize bool
+}
+
+// AfterSetupLogger is sent when the worker command has made its log; receivers
+// may wrap the handler. What a run logs has TaskFormat.
+type AfterSetupLogger struct {
+	Handler    *slog.Handler
+	Level      slog.Level
+	LogFile    string
+	Format     string
+	TaskFormat string
+	Colorize   bool
+}
