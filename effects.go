@@ -33,6 +33,9 @@ func (a *App) effects(ctx context.Context, r *Request, out *Outcome) (*Effects, 
 	case Failure:
 		a.followFailure(ctx, r, out.Info, e)
 	case StateRetry:
+		if out.Cancelled {
+			break
+		}
 		m, err := a.retryMessage(r, out)
 		if err != nil {
 			return nil, err

@@ -25,7 +25,10 @@ type Outcome struct {
 	Requeue bool          // REJECTED: back to the queue
 	Timeout bool          // FAILURE at the hard time limit
 	Lost    bool          // FAILURE because the worker died
-	Unbound bool          // FAILURE because the task does not take the message's arguments
+	// Cancelled: RETRY because the connection was lost. The message itself goes
+	// back, and none is sent in its place.
+	Cancelled bool
+	Unbound   bool // FAILURE because the task does not take the message's arguments
 	// Fenced: the message has gone to another worker, or the result could not
 	// be kept; nothing of this run counts and no later hook ran.
 	Fenced error
@@ -256,6 +259,14 @@ func TimedOut(limit time.Duration) Outcome {
 func LostWorker(reason string) Outcome {
 	return Outcome{State: Failure, Lost: true, Info: &ErrorInfo{
 		Err: fmt.Errorf("%w: %s", ErrWorkerLost, reason), Type: "WorkerLostError", Module: moduleBilliard, Args: []any{reason},
+	}}
+}
+
+// CancelledOutcome is the outcome of a run that was cancelled because the
+// connection that it came by was lost.
+func CancelledOutcome(cause error) Outcome {
+	return Outcome{State: StateRetry, Cancelled: true, Info: &ErrorInfo{
+		Err: cause, Type: "Retry", Module: moduleCelery, Args: []any{"cancelled by Celery"},
 	}}
 }
 

@@ -51,6 +51,9 @@ func (d *Definition) retry(r *Request, given *RetryError) Outcome {
 
 // retryText is how Celery prints its Retry exception.
 func retryText(out *Outcome) string {
+	if out.Cancelled {
+		return out.Info.Repr()
+	}
 	text := "Retry in " + secondsText(out.Delay) + "s"
 	if out.Info != nil && out.Info.Type != "Retry" {
 		text += ": " + out.Info.Repr()

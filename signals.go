@@ -200,8 +200,8 @@ type TaskInternalError struct {
 	Err     error
 }
 
-// CelerydInit is sent by worker.New, before anything is read from the settings;
-// receivers may change them for the node of this name.
+// CelerydInit is sent first, by worker.Run and the worker command; receivers may
+// change the settings for the node of this name.
 type CelerydInit struct {
 	Hostname string
 	Config   *Config

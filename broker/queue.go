@@ -55,3 +55,9 @@ func Broadcast(exchange string) Queue {
 func Named(name string) Queue {
 	return Queue{Name: name, Exchange: Exchange{Name: name, Type: "direct"}, RoutingKey: name}
 }
+
+// Direct returns the queue of one worker, by its node name, as Celery's
+// worker_direct makes it.
+func Direct(node string) Queue {
+	return Queue{Name: node + ".dq2", Exchange: Exchange{Name: "C.dq2", Type: "direct"}, RoutingKey: node}
+}

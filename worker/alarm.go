@@ -11,6 +11,7 @@ import (
 // One goroutine serves all of them; the functions must not block.
 type alarms struct {
 	wake chan struct{}
+	turn progress
 
 	mu   sync.Mutex // guards the heap
 	heap alarmHeap
@@ -90,7 +91,9 @@ func (a *alarms) fire(now time.Time) time.Duration {
 		}
 		heap.Pop(&a.heap)
 		a.mu.Unlock()
+		a.turn.work()
 		first.f()
+		a.turn.rest()
 	}
 }
 

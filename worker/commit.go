@@ -126,6 +126,7 @@ func (e *refusedError) Unwrap() error { return e.err }
 type committer struct {
 	link  *link
 	wake  chan struct{}
+	turn  progress
 	stuck atomic.Int64 // since when the store takes nothing; 0: it does
 
 	mu      sync.Mutex // guards what follows
@@ -143,6 +144,7 @@ func (c *committer) put(f *finish) {
 		return
 	}
 	c.queue = append(c.queue, f)
+	c.turn.owe()
 	c.mu.Unlock()
 	ring(c.wake)
 }
@@ -188,6 +190,7 @@ func (c *committer) run() {
 	var kept []*finish
 	wait := firstBackoff
 	var since time.Time // since when the store does not take them
+	c.rested()
 	for {
 		if len(kept) == 0 {
 			select {
@@ -209,11 +212,13 @@ func (c *committer) run() {
 		c.mu.Lock()
 		batch := c.queue
 		c.queue = nil
+		c.turn.work()
 		c.mu.Unlock()
 		batch = append(kept, batch...)
 		kept = nil
 		for len(batch) > 0 {
 			n := min(len(batch), maxBatch)
+			c.turn.work()
 			again, err := c.commit(ctx, batch[:n])
 			batch = batch[n:]
 			if len(again) > 0 {
@@ -226,6 +231,7 @@ func (c *committer) run() {
 				break
 			}
 		}
+		c.rested()
 		if len(kept) == 0 && !since.IsZero() {
 			w.log.Info("the store takes the ends of tasks again", "after", time.Since(since).Round(time.Millisecond))
 			wait, since = firstBackoff, time.Time{}
@@ -238,6 +244,15 @@ func (c *committer) run() {
 func (c *committer) stuckFor(d time.Duration) bool {
 	at := c.stuck.Load()
 	return at > 0 && time.Since(time.Unix(0, at)) >= d
+}
+
+// rested tells that a turn is over; what came meanwhile is owed from now on.
+func (c *committer) rested() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.turn.rest(); len(c.queue) > 0 {
+		c.turn.owe()
+	}
 }
 
 func (c *committer) close(kept []*finish) {

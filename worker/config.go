@@ -60,6 +60,14 @@ type Config struct {
 	// Lease is how long a claim outlives the last sign of life of this worker.
 	// Default: the driver's.
 	Lease time.Duration
+	// Steps and ConsumerSteps are the program's own parts of the life of the
+	// worker, and of each of its connections.
+	Steps         []Step
+	ConsumerSteps []Step
+	// Health is where /livez and /readyz are served: host:port of the loopback
+	// interface, unix:/path for a socket, or public:host:port where the whole
+	// network may ask. Default worker_health.
+	Health string
 	// Commands are remote control commands of the program's own, beside Celery's.
 	Commands []control.Command
 	// Ready is called once, when the worker consumes; claims wait for its return.
@@ -106,6 +114,7 @@ func (c Config) settled(s *lovage.Config, raw *lovage.Config) Config {
 	c.HeartbeatInterval = or(c.HeartbeatInterval, 2*time.Second)
 	c.SoftShutdownTimeout = or(c.SoftShutdownTimeout, s.WorkerSoftShutdownTimeout)
 	c.Grace = or(c.Grace, 5*time.Second)
+	c.Health = or(c.Health, s.WorkerHealth)
 	c.StallTimeout = max(or(c.StallTimeout, 30*time.Second), 2*claimWait)
 	if c.StuckLimit == 0 {
 		c.StuckLimit = 10 * c.Concurrency
@@ -127,5 +136,9 @@ func (w *Worker) queuesOf() ([]broker.Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(q broker.Queue) bool { return slices.Contains(w.cfg.ExcludeQueues, q.Name) }), nil
+	all = slices.DeleteFunc(all, func(q broker.Queue) bool { return slices.Contains(w.cfg.ExcludeQueues, q.Name) })
+	if *w.conf.WorkerDirect {
+		all = append(all, broker.Direct(w.cfg.Hostname))
+	}
+	return all, nil
 }

@@ -19,10 +19,11 @@ func (w *Worker) consume(ctx context.Context) error {
 	var lost time.Time // since when there is no connection
 	tries, wait := 0, firstBackoff
 	for {
+		w.dialing.work()
 		l, err := w.connect(ctx)
+		w.dialing.rest()
 		if err == nil && ctx.Err() == nil {
-			w.current(l)
-			err = w.serve(ctx, l, func() {
+			err = w.attend(ctx, l, func() {
 				if !lost.IsZero() {
 					w.log.Info("consumer: connection is back", "after", time.Since(lost).Round(time.Millisecond))
 				}
@@ -34,6 +35,7 @@ func (w *Worker) consume(ctx context.Context) error {
 		}
 		if l != nil {
 			l.retire()
+			w.cancelLost(l)
 		}
 		tries++
 		if e := w.giveUp(err, tries); e != nil {
@@ -62,7 +64,10 @@ func (w *Worker) longer(wait time.Duration) time.Duration {
 func (w *Worker) giveUp(err error, tries int) error {
 	c := w.conf
 	ready := w.ready.Load()
+	step := (*stepError)(nil)
 	switch {
+	case !ready && errors.As(err, &step) && !retryable(err):
+		return err
 	case !ready && (!*c.BrokerConnectionRetryOnStartup || !retryable(err)):
 		return fmt.Errorf("connect to the broker: %w", err)
 	case ready && !*c.BrokerConnectionRetry:
@@ -71,6 +76,25 @@ func (w *Worker) giveUp(err error, tries int) error {
 		return fmt.Errorf("no connection to the broker after %d tries (broker_connection_max_retries): %w", tries, err)
 	}
 	return nil
+}
+
+// attend serves a link between the start and the stop of its steps.
+func (w *Worker) attend(ctx context.Context, l *link, healthy func()) error {
+	attended := make(chan struct{})
+	defer close(attended)
+	w.mu.Lock()
+	w.attended = attended
+	w.mu.Unlock()
+	steps, err := w.startSteps(ctx, "consumer", w.linkParts, l.conn)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() == nil {
+		w.current(l)
+		err = w.serve(ctx, l, healthy)
+	}
+	steps.stop(errors.Is(context.Cause(ctx), errColdShutdown))
+	return err
 }
 
 // serve claims through a link until ctx ends, the broker fails or it does not
@@ -116,21 +140,26 @@ func (w *Worker) serve(ctx context.Context, l *link, healthy func()) error {
 func (w *Worker) capacity(ctx context.Context) int {
 	for ctx.Err() == nil {
 		if d := w.strays.wait(); d > 0 {
+			w.claims.rest()
 			select {
 			case <-time.After(d):
 			case <-w.room:
 			case <-ctx.Done():
 			}
+			w.claims.work()
 			continue
 		}
-		if n := w.roomNow(); n > 0 {
+		n := w.roomNow()
+		if n > 0 {
 			return n
 		}
+		w.claims.rest()
 		select {
 		case <-w.room:
 		case <-w.pool.Changed():
 		case <-ctx.Done():
 		}
+		w.claims.work()
 	}
 	return 0
 }

@@ -173,6 +173,11 @@ var lacking = map[string]string{
 	"stats.broker.credential_provider": "connections take a URL",
 	"conf.result_expires":              "Celery tells its timedelta as a text, we tell the seconds",
 	"conf.task_cls":                    "Celery honours it and does not list it",
+	"conf.worker_pidfile":              "likewise",
+	"conf.worker_logfile":              "likewise",
+	"conf.worker_uid":                  "likewise",
+	"conf.worker_gid":                  "likewise",
+	"conf.worker_umask":                "likewise",
 }
 
 // sameShape holds a value against a recorded one: the same keys, with the same

@@ -21,6 +21,7 @@ const (
 	timedOut               // ended by its hard limit
 	fenced                 // the message has gone to another worker
 	abandoned              // handed back at a cold shutdown
+	cancelled              // given back because the connection is lost
 )
 
 // job is one claimed message on its way through the worker.
@@ -193,6 +194,8 @@ func (j *job) run() (keeps bool) {
 	j.slot.drop()
 	w.window.observe(j.slot.occupied())
 	switch j.phase.Load() {
+	case cancelled:
+		return
 	case timedOut, abandoned:
 		w.count.stuck.Add(-1)
 		w.log.Warn("Task "+j.r.Task+"["+j.r.ID+"] returned after it was given up; its result is dropped", "task", j.r.Task, "id", j.r.ID)
@@ -270,6 +273,8 @@ func (j *job) tooLate() error {
 		return lovage.ErrTimeLimit
 	case abandoned:
 		return lovage.ErrShutdown
+	case cancelled:
+		return errConnectionLost
 	}
 	return broker.ErrLeaseLost
 }

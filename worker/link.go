@@ -103,15 +103,19 @@ func sameStore(conn, consumer, back any) bool {
 // wait: its return, with or without a message, is a sign of life.
 func (l *link) claim(ctx context.Context) error {
 	w := l.w
+	defer w.claims.rest()
 	for wait := firstClaim; ; wait = claimWait {
+		w.claims.work()
 		n := w.capacity(ctx)
 		if n == 0 {
 			return nil
 		}
 		bounded, cancel := context.WithTimeout(ctx, wait)
+		w.claims.rest() // serve watches how long it takes
 		l.asked.Store(time.Now().UnixNano())
 		ds, err := l.consumer.Claim(bounded, n)
 		l.asked.Store(0)
+		w.claims.work()
 		cancel()
 		if len(ds) > 0 {
 			now := time.Now()

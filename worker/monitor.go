@@ -40,6 +40,7 @@ func (w *Worker) heartbeat(ctx context.Context) {
 		case <-t.C:
 			if w.ready.Load() {
 				w.events.Publish(events.WorkerHeartbeat, "", w.vitals())
+				w.app.Signals.HeartbeatSent.Send(ctx, lovage.HeartbeatSent{Hostname: w.cfg.Hostname})
 			}
 		case <-ctx.Done():
 			return

@@ -65,15 +65,15 @@ func (w *Worker) shutdown(r stopRequest) {
 }
 
 func (w *Worker) tell(r stopRequest) {
-	text := "worker: Warm shutdown"
+	text, code := "worker: Warm shutdown", 0
 	if r.how == Cold {
-		text = "worker: Cold shutdown"
+		text, code = "worker: Cold shutdown", 1
 	}
 	w.mu.Lock()
 	n := len(w.jobs)
 	w.mu.Unlock()
 	w.log.Warn(text+" ("+w.cfg.Hostname+")", "jobs", n)
-	w.app.Signals.WorkerShuttingDown.Send(w.base, lovage.WorkerShuttingDown{Hostname: w.cfg.Hostname, How: string(r.how), Signal: r.signal})
+	w.app.Signals.WorkerShuttingDown.Send(w.base, lovage.WorkerShuttingDown{Hostname: w.cfg.Hostname, How: string(r.how), Signal: r.signal, ExitCode: code})
 }
 
 // warm waits for what runs. A store that does not take the ends of runs is not
@@ -123,12 +123,7 @@ func (w *Worker) await(timeout <-chan time.Time) stopRequest {
 // cold cancels the runs, after the time that the soft shutdown gives them, and
 // hands back the messages of those that do not end.
 func (w *Worker) cold() {
-	if d := w.cfg.SoftShutdownTimeout; d > 0 {
-		w.log.Warn("worker: Soft shutdown: runs have " + d.String() + " to end")
-		t := time.NewTimer(d)
-		defer t.Stop()
-		w.await(t.C)
-	}
+	w.soften()
 	cause := errColdShutdown
 	w.cutoff.Store(&cause)
 	for _, j := range w.snapshot() {
@@ -150,9 +145,32 @@ func (w *Worker) cold() {
 	w.await(grace.C)
 }
 
+// soften gives runs time before the cold shutdown. An idle worker takes it only
+// if worker_enable_soft_shutdown_on_idle says so, and then all of it.
+func (w *Worker) soften() {
+	d, idle := w.cfg.SoftShutdownTimeout, len(w.snapshot()) == 0
+	if d <= 0 || idle && !*w.conf.WorkerEnableSoftShutdownOnIdle {
+		return
+	}
+	w.log.Warn("worker: Initiating Soft Shutdown, terminating in "+d.String(), "timeout", d)
+	t := time.NewTimer(d)
+	defer t.Stop()
+	if idle {
+		<-t.C
+		return
+	}
+	w.await(t.C)
+}
+
 // closeLinks closes what is open. Claims that are still there are handed back by
 // the consumers, and finishes that wait are refused.
 func (w *Worker) closeLinks() {
+	w.mu.Lock()
+	attended := w.attended
+	w.mu.Unlock()
+	if attended != nil {
+		<-attended // consumer steps may still use the connection
+	}
 	if w.events != nil {
 		w.offline()
 	}

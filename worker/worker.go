@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,9 @@ var (
 	// ErrStuck: as many runs as Config.StuckLimit allows go on past their hard
 	// time limit. The process should be replaced.
 	ErrStuck = errors.New("worker: too many runs ignore their hard time limit: restart the process")
+	// ErrRestart: the worker was told to start anew, by SIGHUP, and has stopped.
+	// The process should execute itself again.
+	ErrRestart = errors.New("worker: told to restart")
 	// ErrChild: the process was started as a child of a process pool that this
 	// version of the program does not know.
 	ErrChild = errors.New("worker: this process was started as a pool child by another version of the program: stop that worker and start it anew")
@@ -42,6 +46,11 @@ type Worker struct {
 	logInfo bool
 	back    backend.Backend // nil: no results are kept
 	base    context.Context // of runs and finishes: it does not end with Run's
+	work    context.Context // of loops; it ends last
+
+	parts     []part       // the steps of the worker,
+	linkParts []part       // and of each connection
+	health    *http.Server // nil: nobody may ask
 
 	strategies map[string]*strategy
 	unknown    *strategy
@@ -68,9 +77,14 @@ type Worker struct {
 	began      atomic.Bool
 	since      time.Time     // set by Run
 	met        chan struct{} // closed when the worker is ready
-	ready      atomic.Bool
+	prepared   atomic.Bool   // it has initialised its tasks
+	ready      atomic.Bool   // it has connected
+	halting    atomic.Bool   // it claims no more
+	restart    atomic.Bool   // told to start anew
 	taskEvents atomic.Bool
 	deaf       atomic.Bool // to remote control
+	dialing    progress    // of the loop that connects
+	claims     progress    // of the loop that claims
 	group      sync.WaitGroup
 
 	tuning sync.Mutex // one change of queues or pool at a time, by remote control
@@ -81,6 +95,7 @@ type Worker struct {
 	holding  map[*job]*alarm // for their time, where the broker cannot park
 	links    map[*link]struct{}
 	link     *link
+	attended chan struct{} // closed when the steps of the last link are stopped
 	stopping bool
 	closing  bool // links are closed, and no new one is taken
 }
@@ -118,54 +133,101 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		return errRunning
 	}
 	w.base, w.since = context.WithoutCancel(ctx), time.Now()
-	if err := w.prepare(ctx); err != nil {
+	work, quit := context.WithCancelCause(w.base) // ends last
+	w.work = work
+	defer func() { quit(nil); w.group.Wait() }()
+	if err := w.openHealth(); err != nil {
 		return err
 	}
-	work, quit := context.WithCancelCause(w.base) // ends last
+	defer w.closeHealth()
+	steps, stop, err := w.begin(ctx)
+	if steps == nil {
+		return err
+	}
 	defer func() {
-		quit(nil)
-		w.group.Wait()
 		w.app.Signals.WorkerShutdown.Send(w.base, lovage.WorkerShutdown{Hostname: w.cfg.Hostname})
+		if err == nil && w.restart.Load() {
+			err = ErrRestart
+		}
 	}()
-	w.group.Go(func() { w.alarms.run(work) })
-	if w.events != nil {
-		w.group.Go(func() { w.runEvents(work) })
+	if stop == nil {
+		stop = &stopRequest{how: Warm}
+		consuming, stopClaims := context.WithCancelCause(ctx)
+		defer stopClaims(nil)
+		w.asking = consuming
+		if w.commands != nil && !w.cfg.WithoutMingle {
+			w.group.Go(func() { w.mingle(consuming) })
+		}
+		w.group.Go(func() { w.sweep(consuming) })
+		ended := make(chan error, 1)
+		w.group.Go(func() { ended <- guard(func() error { return w.consume(consuming) }) })
+		select {
+		case err = <-ended: // the connection was given up
+		case <-ctx.Done():
+		case *stop = <-w.stops:
+			err = stop.err
+		}
+		if stop.how == Cold {
+			stopClaims(errColdShutdown)
+		}
+		stopClaims(nil)
 	}
-	w.group.Go(func() { w.keepRevokes(work) })
-	consuming, stopClaims := context.WithCancelCause(ctx)
-	defer stopClaims(nil)
-	w.asking = consuming
-	if w.commands != nil && !w.cfg.WithoutMingle {
-		w.group.Go(func() { w.mingle(consuming) })
-	}
-	w.group.Go(func() { w.sweep(consuming) })
-	ended := make(chan error, 1)
-	w.group.Go(func() { ended <- guard(func() error { return w.consume(consuming) }) })
-
-	var stop stopRequest
-	select {
-	case err = <-ended: // the connection was given up
-		stop = stopRequest{how: Warm}
-	case <-ctx.Done():
-		stop = stopRequest{how: Warm}
-	case stop = <-w.stops:
-		err = stop.err
-	}
-	stopClaims(nil)
-	w.shutdown(stop)
+	w.halting.Store(true)
+	w.shutdown(*stop)
+	steps.stop(w.cutoff.Load() != nil)
 	return err
 }
 
-// prepare does what comes before the first connection.
+// begin does what comes before the first connection. A word to stop ends it
+// early; without steps there is nothing to shut down.
+func (w *Worker) begin(ctx context.Context) (begun *steps, stop *stopRequest, err error) {
+	starting, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- guard(func() (err error) {
+			if err = w.prepare(starting); err != nil {
+				return err
+			}
+			life, end := context.WithCancelCause(w.work) // outlives the start
+			defer context.AfterFunc(starting, func() { end(errToldToStop) })()
+			begun, err = w.startSteps(life, "worker", w.parts, nil)
+			return err
+		})
+	}()
+	for {
+		select {
+		case err = <-ended:
+			if (stop != nil || ctx.Err() != nil) && (errors.Is(err, context.Canceled) || errors.Is(err, errToldToStop)) {
+				err = nil
+			}
+			return begun, stop, err
+		case r := <-w.stops:
+			stop = &r
+			abort(errToldToStop)
+		}
+	}
+}
+
+var errToldToStop = errors.New("worker: told to stop")
+
+// prepare does what needs no step.
 func (w *Worker) prepare(ctx context.Context) (err error) {
 	if err := w.app.Freeze(); err != nil {
 		return err
 	}
 	w.app.Signals.WorkerInit.Send(ctx, lovage.WorkerInit{Hostname: w.cfg.Hostname})
 	w.logInfo = w.log.Enabled(ctx, slog.LevelInfo)
+	if w.parts, err = w.life().ordered(); err != nil {
+		return err
+	}
+	if w.linkParts, err = w.connected().ordered(); err != nil {
+		return err
+	}
 	if w.queues, err = w.queuesOf(); err != nil {
 		return err
 	}
+	w.app.Signals.CelerydAfterSetup.Send(ctx, lovage.CelerydAfterSetup{Hostname: w.cfg.Hostname, Queues: &w.queues})
 	if len(w.queues) == 0 {
 		return errors.New("worker: no queue is left to consume: ExcludeQueues names them all")
 	}
@@ -194,10 +256,16 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 	if w.conf.WorkerUnknownTask == "return" && w.commands == nil {
 		w.log.Warn("worker_unknown_task is return, which needs remote control: without it no other worker can be asked, and the messages become dead letters")
 	}
-	if w.cfg.TaskEvents || !w.cfg.WithoutHeartbeat || w.commands != nil {
+	if w.hasEvents() {
 		w.events = w.app.NewDispatcher(nil, w.cfg.Hostname)
 	}
+	w.prepared.Store(true)
 	return nil
+}
+
+// hasEvents: remote control may switch them on.
+func (w *Worker) hasEvents() bool {
+	return w.cfg.TaskEvents || !w.cfg.WithoutHeartbeat || *w.conf.WorkerEnableRemoteControl
 }
 
 // openBackend opens the result store, waiting for one that is away as it does
