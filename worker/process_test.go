@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
@@ -35,12 +36,16 @@ func TestMain(m *testing.M) {
 
 // signalled is a worker whose one task sleeps, heeds its context, or is deaf.
 func signalled() int {
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil))) // one line each
 	app := lovage.New("signals", lovage.Config{BrokerURL: "memory://signals"})
 	h := lovage.Func(app, "t.sleep", func(ctx context.Context, in Order) (string, error) {
 		fmt.Println("running")
 		switch in.Do {
 		case "short":
 			<-time.After(300 * time.Millisecond)
+			fmt.Println("ended by itself")
+		case "slow":
+			<-time.After(2 * time.Second)
 			fmt.Println("ended by itself")
 		case "wait":
 			<-ctx.Done()
@@ -91,20 +96,29 @@ func TestSignals(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		do      string
+		env     string
 		signals []os.Signal
 		want    string // the last lines
 		code    int
 	}{
-		"FirstIsWarm":     {do: "short", signals: []os.Signal{syscall.SIGTERM}, want: "ended by itself gone"},
-		"SecondIsCold":    {do: "wait", signals: []os.Signal{os.Interrupt, syscall.SIGTERM}, want: "cancelled: worker shutting down (cold) gone"},
-		"QuitIsCold":      {do: "wait", signals: []os.Signal{syscall.SIGQUIT}, want: "cancelled: worker shutting down (cold) gone"},
-		"ThirdEndsAtOnce": {do: "deaf", signals: []os.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGTERM}, want: "", code: 1},
-		"QuitThenAnyEnds": {do: "deaf", signals: []os.Signal{syscall.SIGQUIT, syscall.SIGINT}, want: "", code: 1},
+		"RemappedTermIsCold":   {do: "wait", env: "REMAP_SIGTERM=SIGQUIT", signals: []os.Signal{syscall.SIGTERM}, want: "cancelled: worker shutting down (cold) gone"},
+		"RemapLeavesIntAlone":  {do: "short", env: "REMAP_SIGTERM=SIGQUIT", signals: []os.Signal{os.Interrupt}, want: "ended by itself gone"},
+		"RemapIsForQuitAlone":  {do: "short", env: "REMAP_SIGTERM=SIGUSR1", signals: []os.Signal{syscall.SIGTERM}, want: "ended by itself gone"},
+		"TermAfterHupIsWarm":   {do: "slow", signals: []os.Signal{syscall.SIGHUP, syscall.SIGTERM}, want: "ended by itself gone"},
+		"HupAfterTermIsNought": {do: "slow", signals: []os.Signal{syscall.SIGTERM, syscall.SIGHUP}, want: "ended by itself gone"},
+		"FirstIsWarm":          {do: "short", signals: []os.Signal{syscall.SIGTERM}, want: "ended by itself gone"},
+		"SecondIsCold":         {do: "wait", signals: []os.Signal{os.Interrupt, syscall.SIGTERM}, want: "cancelled: worker shutting down (cold) gone"},
+		"QuitIsCold":           {do: "wait", signals: []os.Signal{syscall.SIGQUIT}, want: "cancelled: worker shutting down (cold) gone"},
+		"ThirdEndsAtOnce":      {do: "deaf", signals: []os.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGTERM}, want: "", code: 1},
+		"QuitThenAnyEnds":      {do: "deaf", signals: []os.Signal{syscall.SIGQUIT, syscall.SIGINT}, want: "", code: 1},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cmd := again(t, "signals", c.do)
+			if c.env != "" {
+				cmd.Env = append(cmd.Env, c.env)
+			}
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -143,5 +157,101 @@ func TestSignals(t *testing.T) {
 				t.Errorf("got %q and exit code %d, want %q and %d", text, cmd.ProcessState.ExitCode(), c.want, c.code)
 			}
 		})
+	}
+}
+
+// process is a started role with its lines.
+type process struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	out *bufio.Scanner
+	log *bufio.Scanner
+}
+
+func begin(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: cmd, out: bufio.NewScanner(out), log: bufio.NewScanner(log)}
+	p.log.Buffer(nil, 8<<20)
+	return p
+}
+
+func (p *process) says(want string) {
+	p.t.Helper()
+	if !p.out.Scan() || p.out.Text() != want {
+		p.t.Fatalf("got %q, want %q", p.out.Text(), want)
+	}
+}
+
+// logs waits for a line with a text and returns it.
+func (p *process) logs(want string) string {
+	p.t.Helper()
+	for p.log.Scan() {
+		if strings.Contains(p.log.Text(), want) {
+			return p.log.Text()
+		}
+	}
+	p.t.Fatalf("the log ended without %q", want)
+	return ""
+}
+
+func (p *process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// TestHangup: SIGHUP lets what runs end and executes the program again, as the
+// same process.
+func TestHangup(t *testing.T) {
+	t.Parallel()
+	p := begin(t, again(t, "signals", "short"))
+	for range 3 {
+		p.says("running")
+		p.signal(syscall.SIGHUP)
+		p.logs("Restarting, told by SIGHUP")
+		p.says("ended by itself")
+	}
+	p.says("running") // the fourth program of this process
+	p.signal(syscall.SIGTERM)
+	p.logs("Warm shutdown")
+	p.says("ended by itself")
+	p.says("gone")
+	if err := p.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCry: SIGUSR1 tells what the worker is at, and stops nothing.
+func TestCry(t *testing.T) {
+	t.Parallel()
+	p := begin(t, again(t, "signals", "wait"))
+	p.says("running")
+	for range 2 {
+		p.signal(syscall.SIGUSR1)
+		line := p.logs("told by SIGUSR1")
+		for _, want := range []string{"1 running", "ready", "t.sleep[", "goroutine ", "worker_test.signalled"} {
+			if !strings.Contains(line, want) {
+				t.Errorf("the log lacks %q: %s", want, line)
+			}
+		}
+	}
+	p.signal(syscall.SIGQUIT)
+	p.logs("Cold shutdown")
+	p.says("cancelled: worker shutting down (cold)")
+	p.says("gone")
+	if err := p.cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }

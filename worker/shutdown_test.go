@@ -145,6 +145,94 @@ func TestShutdown(t *testing.T) {
 			x.wantState(id, lovage.Success)
 		})
 	})
+	t.Run("SoftShutdownOfAnIdleWorker", func(t *testing.T) {
+		t.Parallel()
+		for _, on := range []bool{false, true} {
+			t.Run(fmt.Sprintf("OnIdle=%t", on), func(t *testing.T) {
+				t.Parallel()
+				in(t, setup{conf: lovage.Config{WorkerSoftShutdownTimeout: time.Minute, WorkerEnableSoftShutdownOnIdle: &on}}, func(x *world) {
+					began := time.Now()
+					x.w.Stop(worker.Cold)
+					if err := <-x.ended; err != nil {
+						t.Errorf("Run: got %v, want nil", err)
+					}
+					x.cancel()
+					x.cancel = nil
+					if d := time.Since(began).Round(time.Second); d != map[bool]time.Duration{true: time.Minute}[on] {
+						t.Errorf("stopped after %s", d)
+					}
+					x.wantLog(map[bool]int{true: 1}[on], "Initiating Soft Shutdown, terminating in 1m0s")
+				})
+			})
+		}
+	})
+	t.Run("SoftShutdownEndsWithTheLastRunOrItsTime", func(t *testing.T) {
+		t.Parallel()
+		for timeout, want := range map[time.Duration]lovage.State{10 * time.Second: "", 2 * time.Minute: lovage.Success} {
+			var h *lovage.Handle[Order, string]
+			in(t, setup{cfg: worker.Config{SoftShutdownTimeout: timeout}, tasks: func(app *lovage.App) { h = lovage.Func(app, "t.sleep", sleeper) }}, func(x *world) {
+				id := delay(x, h, Order{})
+				pause(time.Second)
+				began := time.Now()
+				x.w.Stop(worker.Cold)
+				if err := <-x.ended; err != nil {
+					t.Errorf("Run: got %v, want nil", err)
+				}
+				x.cancel()
+				x.cancel = nil
+				if d := time.Since(began); d > min(timeout, time.Minute)+time.Second {
+					t.Errorf("stopped after %s, want at most %s", d, timeout)
+				}
+				x.wantState(id, want)
+			})
+		}
+	})
+	t.Run("HeartbeatsGoOnAndNothingUnstartedCounts", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		in(t, setup{cfg: worker.Config{Concurrency: 1}, tasks: func(app *lovage.App) { h = lovage.Func(app, "t.sleep", sleeper) }}, func(x *world) {
+			beats := 0
+			x.app.Signals.HeartbeatSent.Connect(func(context.Context, lovage.HeartbeatSent) { beats++ })
+			delay(x, h, Order{})
+			ids := []string{delay(x, h, Order{}), delay(x, h, Order{})}
+			pause(time.Second)
+			x.w.Stop(worker.Warm)
+			synctest.Wait()
+			before := beats
+			other := lovage.New("other", lovage.Config{}, lovage.WithBroker(func(context.Context) (broker.Conn, error) { return x.store.Broker(), nil }))
+			conn, err := other.Broker(x.t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			cons, err := conn.Consume(x.t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("celery")}, Worker: "other"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ds, err := cons.Claim(x.t.Context(), 10)
+			if err != nil || len(ds) != len(ids) {
+				t.Fatalf("another worker claims %d messages, %v; want %d at once", len(ds), err, len(ids))
+			}
+			for _, d := range ds {
+				if d.Orphaned || d.Losses != 0 {
+					t.Errorf("a message that was not started came back as orphaned=%t with %d losses", d.Orphaned, d.Losses)
+				}
+			}
+			if err := cons.Close(); err != nil {
+				t.Error(err)
+			}
+			if err := other.Close(x.t.Context()); err != nil {
+				t.Error(err)
+			}
+			if err := <-x.ended; err != nil {
+				t.Errorf("Run: got %v, want nil", err)
+			}
+			x.cancel()
+			x.cancel = nil
+			if n := beats - before; n < 28 || n > 31 {
+				t.Errorf("heartbeats while the last run ended, in a minute: got %d, want about 30", n)
+			}
+		})
+	})
 	t.Run("WorkHeldForItsTimeGoesBack", func(t *testing.T) {
 		t.Parallel()
 		in(t, setup{broker: plainBroker, tasks: func(app *lovage.App) { lovage.Func(app, "t.add", add) }}, func(x *world) {

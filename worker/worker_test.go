@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/worker"
 )
 
 func TestRun(t *testing.T) {
@@ -53,17 +56,47 @@ func TestWorkerSignals(t *testing.T) {
 		s.WorkerReady.Connect(func(context.Context, lovage.WorkerReady) { note("ready") })
 		s.TaskReceived.Connect(func(_ context.Context, e lovage.TaskReceived) { note("received " + e.Request.ID) })
 		s.TaskPrerun.Connect(func(_ context.Context, e lovage.TaskPrerun) { note("prerun " + e.Request.ID) })
-		s.WorkerShuttingDown.Connect(func(context.Context, lovage.WorkerShuttingDown) { note("shutting down") })
+		s.CelerydAfterSetup.Connect(func(_ context.Context, e lovage.CelerydAfterSetup) {
+			note("after setup")
+			*e.Queues = append(*e.Queues, broker.Named("added"))
+		})
+		beats := 0
+		s.HeartbeatSent.Connect(func(context.Context, lovage.HeartbeatSent) { beats++ })
+		s.WorkerShuttingDown.Connect(func(_ context.Context, e lovage.WorkerShuttingDown) {
+			note(fmt.Sprintf("shutting down %s %d", e.How, e.ExitCode))
+		})
 		s.WorkerShutdown.Connect(func(context.Context, lovage.WorkerShutdown) { note("shutdown") })
 		x.start()
 		pause(time.Second)
-		delay(x, h, AddArgs{}, lovage.TaskID("id"))
-		pause(time.Second)
+		delay(x, h, AddArgs{}, lovage.TaskID("id"), lovage.Queue("added"))
+		pause(6 * time.Second)
 		x.stop()
-		want := []string{"init", "ready", "received id", "prerun id", "shutting down", "shutdown"}
+		want := []string{"init", "after setup", "ready", "received id", "prerun id", "shutting down warm 0", "shutdown"}
 		if !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
+		if beats != 3 {
+			t.Errorf("heartbeats: got %d, want 3 in seven seconds", beats)
+		}
 		x.invariants()
 	})
+}
+
+// TestSetup: what CelerydInit changes is what the worker is made with.
+func TestSetup(t *testing.T) {
+	t.Parallel()
+	app := lovage.New("test", lovage.Config{})
+	app.Signals.CelerydInit.Connect(func(_ context.Context, e lovage.CelerydInit) {
+		if e.Hostname == "big@box" {
+			e.Config.WorkerConcurrency = 100
+		}
+	})
+	for hostname, want := range map[string]bool{"small@box": false, "big@box": true} {
+		if err := worker.Setup(app, hostname); err != nil {
+			t.Fatal(err)
+		}
+		if got := worker.New(app, worker.Config{Hostname: hostname}).Stats().Slots == 100; got != want && hostname == "big@box" {
+			t.Errorf("%s has 100 slots: %t, want %t", hostname, got, want)
+		}
+	}
 }
