@@ -42,7 +42,8 @@ func TestMain(m *testing.M) {
 type program struct {
 	t    *testing.T
 	env  []string
-	path string
+	path string // of the store
+	self string // the program, if not this test binary
 }
 
 func newProgram(t *testing.T) *program {
@@ -52,9 +53,12 @@ func newProgram(t *testing.T) *program {
 }
 
 func (p *program) command(ctx context.Context, args ...string) *exec.Cmd {
-	self, err := os.Executable()
-	if err != nil {
-		p.t.Fatal(err)
+	self := p.self
+	if self == "" {
+		var err error
+		if self, err = os.Executable(); err != nil {
+			p.t.Fatal(err)
+		}
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = p.env

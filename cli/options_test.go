@@ -108,7 +108,7 @@ func TestProgramsOwnCommandsAndFlags(t *testing.T) {
 		t.Errorf("got %q, want hello t1", got)
 	}
 	help := s.ok("--help")
-	for _, want := range []string{"Usage: acme [OPTIONS]", "--tenant NAME", "greet    Say hello."} {
+	for _, want := range []string{"Usage: acme [OPTIONS]", "--tenant NAME", "greet          Say hello."} {
 		if !strings.Contains(help, want) {
 			t.Errorf("help lacks %q: %s", want, help)
 		}

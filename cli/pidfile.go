@@ -18,6 +18,14 @@ func holdPidfile(path string) (remove func(), err error) {
 		return func() {}, nil
 	}
 	pid := strconv.Itoa(proc.PID()) + "\n"
+	remove = func() {
+		if held, err := os.ReadFile(path); err == nil && string(held) == pid {
+			_ = os.Remove(path)
+		}
+	}
+	if held, err := os.ReadFile(path); err == nil && string(held) == pid {
+		return remove, nil // by the program that this one replaced
+	}
 	for range 2 {
 		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 		if err == nil {
@@ -25,11 +33,7 @@ func holdPidfile(path string) (remove func(), err error) {
 			if err = errors.Join(err, file.Close()); err != nil {
 				return nil, fmt.Errorf("write the pid file: %w", err)
 			}
-			return func() {
-				if held, err := os.ReadFile(path); err == nil && string(held) == pid {
-					_ = os.Remove(path)
-				}
-			}, nil
+			return remove, nil
 		}
 		if !errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("make the pid file: %w", err)
@@ -48,10 +52,10 @@ func holdPidfile(path string) (remove func(), err error) {
 	return nil, fmt.Errorf("pid file %s was made by another process just now", path)
 }
 
-// alive reports whether a process of this machine has the id. Where the system
+// alive reports whether a process of this machine has the id and has not ended. Where the system
 // cannot tell, as on Windows, a file that was left behind counts as stale.
 func alive(pid int) bool {
-	if pid <= 0 {
+	if pid <= 0 || proc.Zombie(pid) {
 		return false
 	}
 	p, err := os.FindProcess(pid)

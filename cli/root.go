@@ -24,8 +24,8 @@ type globals struct {
 // later are Celery's commands that this program does not have, with what to do
 // instead.
 var later = map[string]string{
-	"amqp": "use the broker's own tools", "beat": "", "events": "", "graph": "",
-	"list": "use queues and tasks", "logtool": "", "migrate": "", "multi": "start one process for each worker, by a supervisor such as systemd",
+	"amqp": "use the broker's own tools", "beat": "", "events": "",
+	"list": "use queues and tasks", "logtool": "", "migrate": "",
 	"shell": "use a Go test or go run", "upgrade": "settings keep their old names too; a warning tells the new one", "flower": "",
 }
 
@@ -61,8 +61,9 @@ func (s *session) root() *cobra.Command {
 	for _, add := range s.flags {
 		add(root.PersistentFlags())
 	}
-	root.AddCommand(s.callCommand(), s.controlCommand(), s.deadCommand(), s.inspectCommand(), s.purgeCommand(), s.queueCommand(), s.queuesCommand(), s.reportCommand(),
-		s.resultCommand(), s.statusCommand(), s.tasksCommand(), s.versionCommand(), s.workerCommand())
+	root.AddCommand(s.callCommand(), s.controlCommand(), s.deadCommand(), s.graphCommand(), s.inspectCommand(), s.multiCommand(),
+		s.purgeCommand(), s.queueCommand(), s.queuesCommand(), s.reportCommand(), s.resultCommand(), s.statusCommand(),
+		s.tasksCommand(), s.versionCommand(), s.workerCommand(), s.workerHealthCommand())
 	root.AddCommand(s.extra...)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { _, _ = io.WriteString(s.out, helpText(cmd)) })

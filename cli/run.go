@@ -69,6 +69,7 @@ func process(s *session) { s.process = true }
 // code, and closes the App before it does.
 func Run(ctx context.Context, app *lovage.App, args []string, stdin io.Reader, stdout, stderr io.Writer, opts ...Option) int {
 	s := &session{app: app, name: app.Name(), in: stdin, environ: proc.Environ()}
+	place := proc.Here() // before --workdir
 	for _, o := range opts {
 		o(s)
 	}
@@ -86,6 +87,9 @@ func Run(ctx context.Context, app *lovage.App, args []string, stdin io.Reader, s
 	defer cancel()
 	if closeErr := app.Close(closing); closeErr != nil && err == nil {
 		err = closeErr
+	}
+	if s.process && errors.Is(err, worker.ErrRestart) {
+		err = place.Restart()
 	}
 	return s.report(ctx, err)
 }

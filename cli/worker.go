@@ -48,7 +48,13 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 	if err != nil {
 		return usagef(cmd, "%v.", err)
 	}
+	if err := worker.Setup(s.app, f.hostname); err != nil {
+		return usagef(cmd, "%v.", err)
+	}
 	conf := s.app.Settings()
+	if err := s.become(&conf); err != nil {
+		return usagef(cmd, "%v.", err)
+	}
 	cfg, pool, err := f.config(conf)
 	if err != nil {
 		return usagef(cmd, "Invalid value for -P / --pool: %v.", err)
@@ -65,11 +71,15 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 	if len(s.app.TaskNames()) == 0 { // freezes the App, so that its log comes first
 		return s.noTasks()
 	}
-	removePid, err := holdPidfile(expand(f.pidfile, node))
+	removePid, err := holdPidfile(expand(or(f.pidfile, conf.WorkerPidfile), node))
 	if err != nil {
 		return err
 	}
-	defer removePid()
+	defer func() {
+		if !s.process || !errors.Is(err, worker.ErrRestart) { // then the process stays
+			removePid()
+		}
+	}()
 
 	quiet := s.global.quiet || f.json
 	if !quiet {
@@ -94,6 +104,7 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 	w := worker.New(s.app, cfg)
 	if s.process {
 		defer w.HandleSignals()()
+		defer w.NotifySystemd()()
 		if ctx.Err() != nil { // a signal that came before
 			return nil
 		}
@@ -106,6 +117,25 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 		return exitf(ExitFailure, "the worker was stopped cold: what ran has gone back to its queue, if it acks late")
 	}
 	return nil
+}
+
+// become makes the process that of the user, the group and the mask that it was
+// given, before it opens anything.
+func (s *session) become(conf *lovage.Config) error {
+	f := &s.workerFlags
+	uid, gid, umask := or(f.uid, conf.WorkerUID), or(f.gid, conf.WorkerGID), or(f.umask, conf.WorkerUmask)
+	if uid == "" && gid == "" && umask == "" {
+		return nil
+	}
+	if !s.process {
+		return errors.New("--uid, --gid and --umask are for a program that is a worker and nothing else: start it by cli.Main")
+	}
+	if umask != "" {
+		if err := proc.Umask(umask); err != nil {
+			return fmt.Errorf("invalid value for --umask: %w", err)
+		}
+	}
+	return proc.Become(uid, gid)
 }
 
 // noTasks explains why this program is no worker.
@@ -165,8 +195,14 @@ func (s *session) workerLog(node string, conf *lovage.Config) (closeLog func() e
 	if conf.WorkerLogColor != nil {
 		colour = *conf.WorkerLogColor && !s.global.noColor
 	}
-	if f.logfile != "" {
-		file, err := os.OpenFile(expand(f.logfile, node), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	logfile := expand(or(f.logfile, conf.WorkerLogfile), node)
+	if signals := &s.app.Signals; signals.SetupLogging.Connected() {
+		signals.SetupLogging.Send(context.Background(), lovage.SetupLogging{
+			Level: f.level.Level, LogFile: logfile, Format: conf.WorkerLogFormat, Colorize: colour})
+		return closeLog, nil
+	}
+	if logfile != "" {
+		file, err := os.OpenFile(logfile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 		if err != nil {
 			return nil, fmt.Errorf("open the log file: %w", err)
 		}
@@ -182,6 +218,8 @@ func (s *session) workerLog(node string, conf *lovage.Config) (closeLog func() e
 		}
 		h = newHandler(w, c)
 	}
+	s.app.Signals.AfterSetupLogger.Send(context.Background(), lovage.AfterSetupLogger{
+		Handler: &h, Level: f.level.Level, LogFile: logfile, Format: conf.WorkerLogFormat, TaskFormat: conf.WorkerTaskLogFormat, Colorize: colour})
 	log := slog.New(h)
 	s.app.SetDefaultLogger(log)
 	if s.process && (conf.WorkerHijackRootLogger == nil || *conf.WorkerHijackRootLogger) {

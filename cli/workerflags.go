@@ -21,6 +21,9 @@ type workerFlags struct {
 	json         bool
 	logfile      string
 	pidfile      string
+	uid, gid     string
+	umask        string
+	health       string
 	prefetch     int
 	noPrefetch   bool
 	concurrency  int
@@ -43,7 +46,7 @@ var without = map[string]struct {
 	text    string
 	refused bool
 }{
-	"detach":               {"a worker runs in the foreground: start it from systemd or another supervisor", true},
+	"detach":               {"a worker runs in the foreground: start it from systemd (docs/systemd.md), or several in the background with multi start", true},
 	"statedb":              {"this version keeps no revokes in a file", false},
 	"optimization":         {"a slot is taken before a message is, so there is no profile to choose", false},
 	"max-tasks-per-child":  {"there are no child processes in the goroutine pool", false},
@@ -53,9 +56,6 @@ var without = map[string]struct {
 	"beat":                 {"there is no scheduler to start", true},
 	"schedule-filename":    {"there is no scheduler in this version", false},
 	"scheduler":            {"there is no scheduler in this version", false},
-	"uid":                  {"start the program as the user it is to run as", true},
-	"gid":                  {"start the program with the group it is to run as", true},
-	"umask":                {"set it in the shell or the supervisor that starts the program", true},
 	"executable":           {"the program is the executable", false},
 }
 
@@ -74,7 +74,7 @@ func (f *workerFlags) declare(cmd *cobra.Command) {
 		f.ignoredFlags[name] = p
 	}
 	g.text(&f.hostname, "hostname", "n", "HOSTNAME", "Set custom hostname (e.g., 'w1@%h'). Expands: %h (hostname), %n (name) and %d (domain).")
-	flag("detach", "D", "Not in this version: use a supervisor.")
+	flag("detach", "D", "Not in this version: use a supervisor, or multi start.")
 	text("statedb", "S", "PATH", "Accepted; no effect in this version.")
 	g.value(&f.level, "loglevel", "l", "[DEBUG|INFO|WARNING|ERROR|CRITICAL|FATAL]", "Logging level. Default: WARNING.")
 	g.text(&f.logFormat, "log-format", "", "[text|json]", "Celery's lines, or one JSON object a line.")
@@ -117,9 +117,10 @@ func (f *workerFlags) declare(cmd *cobra.Command) {
 	g.title = "Daemonization Options"
 	g.text(&f.logfile, "logfile", "f", "PATH", "Append the log to this file; %n, %h and %d as for --hostname. Default: standard error.")
 	g.text(&f.pidfile, "pidfile", "", "PATH", "Hold the process id in this file while the worker runs.")
-	text("uid", "", "TEXT", "Not in this version: use a supervisor.")
-	text("gid", "", "TEXT", "Not in this version: use a supervisor.")
-	text("umask", "", "TEXT", "Not in this version: use a supervisor.")
+	g.text(&f.uid, "uid", "", "TEXT", "User to run as, if root starts the program.")
+	g.text(&f.gid, "gid", "", "TEXT", "Group to run as, if root starts the program.")
+	g.text(&f.umask, "umask", "", "TEXT", "Permissions that new files do not get: 022.")
+	g.text(&f.health, "health", "", "ADDRESS", "Serve /livez and /readyz on 127.0.0.1:PORT or unix:/path; public:HOST:PORT for the whole network.")
 	text("executable", "", "TEXT", "Accepted; the program is the executable.")
 }
 
@@ -215,7 +216,8 @@ func (f *workerFlags) config(conf lovage.Config) (worker.Config, string, error) 
 	}
 	c := worker.Config{
 		Hostname: f.hostname, Concurrency: f.concurrency, Queues: f.queues, ExcludeQueues: f.exclude,
-		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, WithoutMingle: f.noMingle, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second, Purge: f.purge,
+		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, WithoutMingle: f.noMingle, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second,
+		Purge: f.purge, Health: f.health,
 	}
 	c.TimeLimit, _ = seconds(f.hard)
 	c.SoftTimeLimit, _ = seconds(f.soft)

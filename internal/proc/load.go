@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bytes"
 	"os"
 	"runtime"
 	"strconv"
@@ -36,4 +37,16 @@ func LoadAvg() (load [3]float64) {
 		load[i], _ = strconv.ParseFloat(f, 64)
 	}
 	return load
+}
+
+// Zombie reports whether a process has ended and its parent has not yet asked
+// how, as in a container whose first process asks for nobody. It is false where
+// the system does not tell it in /proc.
+func Zombie(pid int) bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(text[bytes.LastIndexByte(text, ')')+1:]), " ")
+	return strings.HasPrefix(state, "Z")
 }
