@@ -286,3 +286,27 @@ func TestFilesFromSettings(t *testing.T) {
 		t.Errorf("CelerydInit has no effect: %s", banner)
 	}
 }
+
+// TestUnitFiles: what the unit files start, the program takes.
+func TestUnitFiles(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../docs/systemd/*.service")
+	if err != nil || len(files) != 2 {
+		t.Fatalf("unit files: got %q, %v, want two", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, command, ok := strings.Cut(string(text), "\nExecStart=/usr/local/bin/proj ")
+		command, _, _ = strings.Cut(command, "\n")
+		words := slices.DeleteFunc(strings.Fields(command), func(w string) bool { return strings.HasPrefix(w, "$") })
+		if code, _, stderr := newShell(t).run(append(words, "--help")...); !ok || code != 0 || len(words) < 6 {
+			t.Errorf("%s starts %q: exit code %d, %s", file, words, code, stderr)
+		}
+		if !strings.Contains(string(text), "\nType=notify\n") {
+			t.Errorf("%s is not of Type=notify", file)
+		}
+	}
+}

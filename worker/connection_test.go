@@ -283,6 +283,18 @@ func TestConnection(t *testing.T) {
 			x.wantState(id, lovage.Success)
 		})
 	})
+	t.Run("AtStartItGivesUpAsConfigured", func(t *testing.T) {
+		t.Parallel()
+		no := false
+		for want, conf := range map[string]lovage.Config{
+			"no connection to the broker after 4 tries (broker_connection_max_retries)": {BrokerConnectionMaxRetries: 3},
+			"connect to the broker: consume: database is locked":                        {BrokerConnectionRetryOnStartup: &no},
+		} {
+			o := new(outage)
+			o.off.Store(true)
+			fails(t, setup{conf: conf, conn: shaky(o)}, want)
+		}
+	})
 	t.Run("RetryOff", func(t *testing.T) {
 		t.Parallel()
 		o := new(outage)

@@ -135,21 +135,25 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	w.base, w.since = context.WithoutCancel(ctx), time.Now()
 	work, quit := context.WithCancelCause(w.base) // ends last
 	w.work = work
-	defer func() { quit(nil); w.group.Wait() }()
 	if err := w.openHealth(); err != nil {
 		return err
 	}
 	defer w.closeHealth()
 	steps, stop, err := w.begin(ctx)
-	if steps == nil {
-		return err
-	}
 	defer func() {
+		quit(nil)
+		w.group.Wait()
+		if steps == nil {
+			return
+		}
 		w.app.Signals.WorkerShutdown.Send(w.base, lovage.WorkerShutdown{Hostname: w.cfg.Hostname})
 		if err == nil && w.restart.Load() {
 			err = ErrRestart
 		}
 	}()
+	if steps == nil {
+		return err
+	}
 	if stop == nil {
 		stop = &stopRequest{how: Warm}
 		consuming, stopClaims := context.WithCancelCause(ctx)

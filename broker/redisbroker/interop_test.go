@@ -71,6 +71,28 @@ func goWorker(t *testing.T, app *lovage.App) {
 	}
 }
 
+// TestInteropWorkerDirect: Python sends to the queue of one Go worker.
+func TestInteropWorkerDirect(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	url := server.URL(server.DB(t))
+	app, on := goApp(url, "q"), true
+	if err := app.Configure(func(c *lovage.Config) ([]lovage.Warning, error) { c.WorkerDirect = &on; return nil, nil }); err != nil {
+		t.Fatal(err)
+	}
+	goWorker(t, app)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	got := testenv.Python(t, ctx, map[string]string{"tasks": tasks(url, "q")}, `
+import socket, tasks
+from celery.utils.nodenames import worker_direct
+print(tasks.go_add.apply_async((2, 3), queue=worker_direct('go@' + socket.gethostname())).get(timeout=30))
+`)
+	if string(got) != "5\n" {
+		t.Errorf("Python got %q, want 5", got)
+	}
+}
+
 // bothPy sends from Python while Go sends too.
 const bothPy = `
 import sys
