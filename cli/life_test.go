@@ -132,6 +132,33 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
+// TestRestartTakesTheNewFile: SIGHUP starts what the program's file is by then,
+// where the program was started.
+func TestRestartTakesTheNewFile(t *testing.T) {
+	t.Parallel()
+	p, dir := newProgram(t), t.TempDir()
+	p.self = filepath.Join(dir, "proj")
+	copyProgram(t, p.self)
+	w := p.worker("-l", "info", "--workdir", dir, "-n", "w1@box")
+	w.sees("w1@box ready.")
+	next := filepath.Join(dir, "next")
+	if err := os.WriteFile(next, []byte("#!/bin/sh\necho version 2 in $PWD: $*\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, p.self); err != nil {
+		t.Fatal(err)
+	}
+	w.signal(syscall.SIGHUP)
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sees("version 2 in " + here + ": worker -l info --workdir " + dir + " -n w1@box")
+	if code := w.wait(); code != 0 {
+		t.Errorf("exit code %d: %s", code, w.output())
+	}
+}
+
 // TestUser: root gives a worker to another user before it opens anything; who is
 // not root is told so.
 func TestUser(t *testing.T) {

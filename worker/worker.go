@@ -133,12 +133,12 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		return errRunning
 	}
 	w.base, w.since = context.WithoutCancel(ctx), time.Now()
-	work, quit := context.WithCancelCause(w.base) // ends last
-	w.work = work
 	if err := w.openHealth(); err != nil {
 		return err
 	}
 	defer w.closeHealth()
+	work, quit := context.WithCancelCause(w.base) // ends last
+	w.work = work
 	steps, stop, err := w.begin(ctx)
 	defer func() {
 		quit(nil)
