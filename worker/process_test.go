@@ -45,8 +45,12 @@ func signalled() int {
 			<-time.After(300 * time.Millisecond)
 			fmt.Println("ended by itself")
 		case "slow":
-			<-time.After(2 * time.Second)
-			fmt.Println("ended by itself")
+			select {
+			case <-time.After(2 * time.Second):
+				fmt.Println("ended by itself")
+			case <-ctx.Done():
+				fmt.Println("cancelled:", context.Cause(ctx))
+			}
 		case "wait":
 			<-ctx.Done()
 			fmt.Println("cancelled:", context.Cause(ctx))
