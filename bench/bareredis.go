@@ -25,6 +25,8 @@ type barePeer struct {
 
 func (p barePeer) name() string { return p.title }
 
+func (barePeer) server(b *bed) *server { return b.redis }
+
 func (p barePeer) worker(ctx context.Context, b *bed, results bool) (*process, error) {
 	return startSelf(ctx, "bare", b.redis.addr, results, strconv.Itoa(p.batch), strconv.Itoa(p.loops))
 }

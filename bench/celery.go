@@ -52,6 +52,8 @@ func flagText(on bool) string {
 	return ""
 }
 
+func (celeryPeer) server(b *bed) *server { return b.redis }
+
 func (c celeryPeer) worker(ctx context.Context, b *bed, results bool) (*process, error) {
 	args := []string{"-m", "celery", "-A", "celery_app", "worker", "-l", "ERROR"}
 	if c.best {

@@ -33,12 +33,8 @@ func drain(ctx context.Context, p peer, b *bed, n, times int, results bool) (d d
 	if _, err := drainOnce(ctx, q, warmUp, nil, nil); err != nil {
 		return d, fmt.Errorf("warm-up: %w", err)
 	}
-	srv := b.redis
-	if _, pg := q.(*riverQueue); pg {
-		srv = b.postgres
-	}
 	for range times {
-		one, err := drainOnce(ctx, q, n, w, srv.process)
+		one, err := drainOnce(ctx, q, n, w, p.server(b).process)
 		if err != nil {
 			return d, err
 		}
@@ -61,7 +57,7 @@ func drainOnce(ctx context.Context, q queue, n int, w, srv *process) (d drained,
 		return d, fmt.Errorf("fill: %w", err)
 	}
 	var w0, s0 usage
-	if w != nil {
+	if w != nil { // else it is the warm-up
 		time.Sleep(50 * time.Millisecond) // the fill's tail
 		if w0, err = w.usage(); err != nil {
 			return d, err

@@ -24,6 +24,8 @@ type lovagePeer struct{}
 
 func (lovagePeer) name() string { return "lovage" }
 
+func (lovagePeer) server(b *bed) *server { return b.redis }
+
 func (lovagePeer) worker(ctx context.Context, b *bed, results bool) (*process, error) {
 	return startSelf(ctx, "lovage", b.redis.url, results)
 }

@@ -123,6 +123,7 @@ func run(ctx context.Context, o *options) error {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
+	r.Load += " before and " + load() + " after it"
 	if o.page != "" {
 		if err := r.writePage(o.page); err != nil {
 			return err

@@ -16,7 +16,7 @@ func (r *report) writePage(file string) error {
 	fmt.Fprintf(&b, "%s UTC, commit %s, %s, %d CPUs, %s.\n", r.Date, r.Commit, r.Go, r.CPUs, r.Machine)
 	fmt.Fprintf(&b, "Written by `cd bench && go run . %s`. Client, worker and server share the CPUs. Each\n", r.Args)
 	fmt.Fprintf(&b, "figure is the median of the rounds, which take turns; the span is beside it. On a busy machine the ratios and\n")
-	fmt.Fprintf(&b, "the CPU per task say more than the rates.\n")
+	fmt.Fprintf(&b, "the CPU per task say more than the rates; the load average was %s.\n", r.Load)
 	if len(r.Bars) > 0 {
 		fmt.Fprintf(&b, "\n## Bars\n\n| figure | asked | got | |\n|---|---|---|---|\n")
 		for _, x := range r.Bars {
@@ -38,6 +38,13 @@ func (r *report) writePage(file string) error {
 		fmt.Fprintf(&b, "- %s\n", n)
 	}
 	return os.WriteFile(file, b.Bytes(), 0o644)
+}
+
+// load is the machine's load average over a minute.
+func load() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	first, _, _ := strings.Cut(string(text), " ")
+	return first
 }
 
 // machine says what was measured on.

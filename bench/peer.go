@@ -11,6 +11,8 @@ import (
 // integers. Its name is in the figures; its worker is a process of its own.
 type peer interface {
 	name() string
+	// server is where its tasks and results are.
+	server(b *bed) *server
 	// worker starts a worker process and returns when it consumes.
 	worker(ctx context.Context, b *bed, results bool) (*process, error)
 	// open connects the producing side.

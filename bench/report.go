@@ -19,6 +19,7 @@ type report struct {
 	Go      string    `json:"go"`
 	CPUs    int       `json:"cpus"`
 	Machine string    `json:"machine"`
+	Load    string    `json:"load"` // average before and after, which a quiet machine has below 1 before
 	Args    string    `json:"args"`
 	Figures []*figure `json:"figures"`
 	Bars    []bar     `json:"bars"`
@@ -51,7 +52,7 @@ func newReport(o *options) *report {
 	commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
 	return &report{
 		Date: time.Now().UTC().Format("2006-01-02 15:04"), Commit: strings.TrimSpace(string(commit)),
-		Machine: machine(), Args: strings.Join(os.Args[1:], " "),
+		Machine: machine(), Load: load(), Args: strings.Join(os.Args[1:], " "),
 		Go: runtime.Version(), CPUs: runtime.NumCPU(), only: o.only, quiet: o.json,
 	}
 }
@@ -147,7 +148,7 @@ func (r *report) note(text string) { r.Notes = append(r.Notes, text) }
 func (r *report) part(name string) { r.now = name }
 
 func (r *report) print(w io.Writer) {
-	fmt.Fprintf(w, "%s UTC, commit %s, %s, %d CPUs, %s\n\n", r.Date, r.Commit, r.Go, r.CPUs, r.Machine)
+	fmt.Fprintf(w, "%s UTC, commit %s, %s, %d CPUs, %s; load average %s\n\n", r.Date, r.Commit, r.Go, r.CPUs, r.Machine, r.Load)
 	width := 10
 	for _, f := range r.Figures {
 		width = max(width, len(f.Name))

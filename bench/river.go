@@ -32,6 +32,8 @@ func (AddArgs) Kind() string { return taskName }
 
 func (r riverPeer) name() string { return r.title }
 
+func (riverPeer) server(b *bed) *server { return b.postgres }
+
 func (r riverPeer) worker(ctx context.Context, b *bed, results bool) (*process, error) {
 	return startSelf(ctx, r.key, b.postgres.url, results)
 }
