@@ -154,7 +154,7 @@ func TestConnection(t *testing.T) {
 			}
 			pause(time.Minute)
 			s := x.w.Stats()
-			if s.Finishing < 1000 || s.Finishing > 1004+769 { // and what had been claimed ahead
+			if s.Finishing < 1000 || s.Finishing > 1004+513 { // and what had been claimed ahead
 				t.Errorf("unfinished: got %d, want about 1004, and the look-ahead at most", s.Finishing)
 			}
 			o.off.Store(false)
