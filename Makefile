@@ -48,7 +48,7 @@ battery: ## the long batteries, some minutes; writes docs/battery.md
 	scripts/battery.sh
 
 deps:
-	@scripts/deps.sh celery redis
+	@scripts/deps.sh celery redis rabbitmq
 
 .PHONY: help demo build test race fuzz cover lint fmt interop bench battery deps
 .DEFAULT_GOAL := help

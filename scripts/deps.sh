@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Go, when it is missing:
-#   celery  Python's Celery, the judge of the wire format, with its Redis client
-#   redis   a Redis server
-#   postgres PostgreSQL, for River in bench/
-#   gcc     a C compiler, for the race detector only
+#   celery    Python's Celery, the judge of the wire format, with its Redis client
+#   redis     a Redis server
+#   postgres  PostgreSQL, for River in bench/
+#   rabbitmq  a RabbitMQ server
+#   gcc       a C compiler, for the race detector only
+# The tests start servers of their own. Debian would start one of the system's
+# beside them, so no service may start while packages are installed (policy-rc.d),
+# and RabbitMQ's is not enabled for the next boot.
 # Needs root or sudo for that, and apt; elsewhere it says what to install.
 set -euo pipefail
 
 package() {
   case $1 in
-    celery) echo "python3-celery python3-redis" ;;
-    redis)  echo redis-server ;;
+    celery)   echo "python3-celery python3-redis" ;;
+    redis)    echo redis-server ;;
     postgres) echo postgresql ;;
-    gcc)    echo "gcc libc6-dev" ;;
+    rabbitmq) echo rabbitmq-server ;;
+    gcc)      echo "gcc libc6-dev" ;;
     *)      echo "deps.sh: nothing is known by the name $1" >&2; exit 2 ;;
   esac
 }
@@ -21,10 +26,11 @@ package() {
 # may come first on the PATH.
 present() {
   case $1 in
-    celery) /usr/bin/python3 -c 'import celery, redis' 2>/dev/null ;;
-    redis)  command -v redis-server >/dev/null ;;
+    celery)   /usr/bin/python3 -c 'import celery, redis' 2>/dev/null ;;
+    redis)    command -v redis-server >/dev/null ;;
     postgres) ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 ;;
-    gcc)    command -v gcc >/dev/null ;;
+    rabbitmq) test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v epmd >/dev/null ;;
+    gcc)      command -v gcc >/dev/null ;;
   esac
 }
 
@@ -48,5 +54,14 @@ if [ "$(id -u)" -ne 0 ]; then
   root=(sudo)
 fi
 echo "installing ${missing[*]}"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null
+  "${root[@]}" chmod 755 "$policy"
+  trap '"${root[@]}" rm -f "$policy"' EXIT
+fi
 "${root[@]}" apt-get update -qq
 "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+case " ${missing[*]} " in
+  *" rabbitmq-server "*) "${root[@]}" systemctl disable --quiet rabbitmq-server epmd.socket 2>/dev/null || true ;;
+esac
