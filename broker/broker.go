@@ -82,6 +82,7 @@ type Delivery struct {
 	Redelivered bool
 	// Orphaned: an earlier claim ended because its holder died or was cut off,
 	// not by a hand-back. Only such a message can have cost a worker its life.
+	// RabbitMQ does not tell the two apart: there it is set after either.
 	Orphaned bool
 	// Losses is the number of lost workers counted so far; see [LossCounter].
 	Losses int

@@ -43,7 +43,10 @@ type Purger interface {
 	Purge(ctx context.Context, queue string) (int, error)
 }
 
-// Length counts the messages of one queue.
+// Unknown is a count that the broker does not tell.
+const Unknown = -1
+
+// Length counts the messages of one queue; see [Unknown].
 type Length struct{ Ready, Claimed, Delayed, Dead int }
 
 // Lengther counts queues. With no names it counts every queue it knows.

@@ -37,7 +37,7 @@ func (s *session) queues(ctx context.Context, names []string, asJSON bool) error
 	if asJSON {
 		type length struct {
 			Ready   int `json:"ready"`
-			Claimed int `json:"claimed"`
+			Claimed int `json:"claimed"` // -1: the broker does not tell, as with those below
 			Delayed int `json:"delayed"`
 			Dead    int `json:"dead"`
 		}
@@ -54,7 +54,15 @@ func (s *session) queues(ctx context.Context, names []string, asJSON bool) error
 	rows := [][]string{{"QUEUE", ">READY", ">CLAIMED", ">DELAYED", ">DEAD"}}
 	for _, name := range slices.Sorted(maps.Keys(lengths)) {
 		n := lengths[name]
-		rows = append(rows, []string{oneLine(name), strconv.Itoa(n.Ready), strconv.Itoa(n.Claimed), strconv.Itoa(n.Delayed), strconv.Itoa(n.Dead)})
+		rows = append(rows, []string{oneLine(name), count(n.Ready), count(n.Claimed), count(n.Delayed), count(n.Dead)})
 	}
 	return s.table(rows)
+}
+
+// count is a number of messages, or a dash where the broker does not tell.
+func count(n int) string {
+	if n == broker.Unknown {
+		return "-"
+	}
+	return strconv.Itoa(n)
 }

@@ -56,6 +56,15 @@ const (
 	Atomic      Ability = "atomic"       // broker.AtomicFinisher, on the consumer
 	Identity    Ability = "identity"     // broker.StoreIdentity
 	Killable    Ability = "kill"         // Harness.Kill
+
+	// Those that a probe finds out by trying.
+	Places   Ability = "hand-backs to the consuming end"
+	Orphans  Ability = "orphans told from hand-backs"
+	Claims   Ability = "claimed messages counted"
+	Delays   Ability = "delayed messages counted and purged"
+	Listing  Ability = "queues listed"
+	Zero     Ability = "priority 0 told from none"
+	Unexpiry Ability = "expiration left to the worker"
 )
 
 // testCase is one rule of the contract.
@@ -114,7 +123,8 @@ func without(needs, has []Ability) []string {
 	return missing
 }
 
-var everyAbility = [...]Ability{Delay, Park, Priority, Ordered, Bounded, Fanout, Purge, Lengths, Peek, PeekDelayed, Pause, Dead, Leases, Losses, Atomic, Identity, Killable}
+var everyAbility = [...]Ability{Delay, Park, Priority, Ordered, Bounded, Fanout, Purge, Lengths, Peek, PeekDelayed, Pause, Dead, Leases, Losses, Atomic, Identity, Killable,
+	Places, Orphans, Claims, Delays, Listing, Zero, Unexpiry}
 
 // probe looks at what a connection and a consumer can do.
 func probe(t *testing.T, h *Harness) (has []Ability) {
@@ -143,8 +153,47 @@ func probe(t *testing.T, h *Harness) (has []Ability) {
 	add(Atomic, is[broker.AtomicFinisher](cs))
 	add(Identity, is[broker.StoreIdentity](w.conn))
 	add(Killable, h.Kill != nil)
+	w.try(cs, add)
 	w.end()
 	return has
+}
+
+// try finds out what only a message tells.
+func (w *world) try(cs broker.Consumer, add func(Ability, bool)) {
+	w.must(w.conn.Declare(w.ctx, broker.Named("probe")))
+	w.must(cs.Update(w.ctx, broker.Named("probe")))
+	if _, ok := w.conn.(broker.Lengther); ok {
+		l, all := w.lengths(w.conn, "probe")["probe"], w.lengths(w.other())
+		_, listed := all["probe"]
+		add(Claims, l.Claimed != broker.Unknown)
+		add(Delays, l.Delayed != broker.Unknown)
+		add(Listing, listed)
+	}
+	w.publish(prioritised("probe", "a", 0))
+	d := w.claimOne(cs)
+	add(Zero, d.Properties.Priority != nil)
+	w.ack(cs, d)
+	w.must(cs.Close())
+	expired := message("probe", "b")
+	expired.Properties.HasExpiration = true
+	w.publish(expired, message("probe", "c"))
+	c := w.other()
+	cs = w.consumer(c, "probe")
+	d = w.claimOne(cs)
+	add(Unexpiry, string(d.Body) == "b")
+	if string(d.Body) == "b" {
+		w.ack(cs, d)
+		w.claimOne(cs)
+	}
+	w.must(c.Close()) // hands back
+	cs = w.consumer(w.conn, "probe")
+	d = w.claimOne(cs)
+	add(Orphans, !d.Orphaned)
+	w.send("probe", "d")
+	w.settle(cs, broker.HandBack, d)
+	ds := w.claim(cs, 2)
+	add(Places, string(ds[0].Body) == string(d.Body))
+	w.ack(cs, ds...)
 }
 
 func is[T any](x any) bool {

@@ -22,7 +22,7 @@ func fullMessage() *broker.Message {
 		TimeLimit: protocol.TimeLimit{Hard: ptr(10.5), Soft: ptr(5.0)}, RootID: "root", ParentID: "parent",
 		ArgsRepr: "('<&>', '\u2028')", KwargsRepr: "{}", Origin: "gen1@host", IgnoreResult: true, ReplacedTaskNesting: 2,
 		StampedHeaders: []string{"tenant"}, Stamps: map[string]json.RawMessage{"tenant": json.RawMessage(`["a","b"]`)},
-		Extra: map[string]json.RawMessage{"x-big": json.RawMessage(`123456789012345678`), "x-null": json.RawMessage(`null`), "x-deep": json.RawMessage(`{"a":[1,2.50,"ü"]}`)},
+		Extra: map[string]json.RawMessage{"x-big": json.RawMessage(`123456789012345678`), "x-null": json.RawMessage(`null`), "x-deep": json.RawMessage(`{"a":[1,2.5,"ü"]}`)},
 	}
 	m.Properties = protocol.Properties{
 		ContentType: "application/x-own", ContentEncoding: "binary", CorrelationID: "corr", ReplyTo: "reply-queue",
@@ -94,7 +94,7 @@ var fidelityCases = []testCase{
 			w.Errorf("headers %s", d.Headers)
 		}
 	}},
-	{"Fidelity/PriorityZeroIsNotNone", nil, func(w *world) {
+	{"Fidelity/PriorityZeroIsNotNone", []Ability{Zero}, func(w *world) {
 		if d := w.roundTrip(prioritised("q", "a", 0)); d.Properties.Priority == nil || *d.Properties.Priority != 0 {
 			w.Errorf("priority %v, want 0", show(d.Properties.Priority))
 		}
@@ -102,7 +102,7 @@ var fidelityCases = []testCase{
 			w.Errorf("priority %v, want none", *d.Properties.Priority)
 		}
 	}},
-	{"Fidelity/ExpirationZeroIsNotNone", nil, func(w *world) {
+	{"Fidelity/ExpirationZeroIsNotNone", []Ability{Unexpiry}, func(w *world) {
 		m := message("q", "a")
 		m.Properties.HasExpiration = true
 		if d := w.roundTrip(m); !d.Properties.HasExpiration || d.Properties.Expiration != 0 {

@@ -11,7 +11,7 @@ import (
 
 var operatorCases = []testCase{
 	{"Purge/LeavesClaimed", []Ability{Purge}, func(w *world) {
-		cs := w.consumer(w.conn, "q", "r")
+		cs := w.narrow(w.conn, "q", "r")
 		w.send("q", "a")
 		d := w.claim(cs, 1)
 		w.send("q", "b", "c")
@@ -27,7 +27,16 @@ var operatorCases = []testCase{
 			w.Errorf("purge of the empty queue: %d, %v", n, err)
 		}
 	}},
-	{"Lengths/CountsByState", []Ability{Lengths, Delay}, func(w *world) {
+	{"Lengths/CountsReady", []Ability{Lengths}, func(w *world) {
+		w.send("q", "a", "b", "c")
+		w.must(w.conn.Declare(w.ctx, broker.Named("empty")))
+		w.wantLength("q", broker.Length{Ready: 3})
+		got := w.lengths(w.other(), "q", "empty", "unknown")
+		if got["q"].Ready != 3 || got["empty"].Ready != 0 || got["unknown"].Ready != 0 || len(got) > 3 {
+			w.Errorf("lengths: %+v", got)
+		}
+	}},
+	{"Lengths/CountsByState", []Ability{Lengths, Delay, Claims, Delays, Listing}, func(w *world) {
 		w.send("q", "a", "b", "c")
 		w.publish(delayed("q", "d", time.Now().Add(time.Hour)))
 		w.send("r", "e")

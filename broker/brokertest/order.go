@@ -44,7 +44,7 @@ var orderCases = []testCase{
 		cs := w.consumer(w.conn, "q")
 		w.ack(cs, w.expect(cs, want...)...)
 	}},
-	{"Order/PriorityAfterHandBack", []Ability{Ordered, Priority}, func(w *world) {
+	{"Order/PriorityAfterHandBack", []Ability{Ordered, Priority, Places}, func(w *world) {
 		w.publish(prioritised("q", "low", 1), prioritised("q", "high", 8))
 		first, last := "high", "low"
 		if w.conn.Features().LowFirst {
@@ -55,10 +55,10 @@ var orderCases = []testCase{
 		w.ack(cs, w.expect(cs, first, last)...)
 	}},
 	{"Delay/NotEarly", []Ability{Delay}, func(w *world) {
-		cs := w.consumer(w.conn, "q")
 		due := time.Now().Add(400 * time.Millisecond)
 		w.publish(delayed("q", "later", due), message("q", "now"))
 		w.wantLength("q", broker.Length{Ready: 1, Delayed: 1})
+		cs := w.consumer(w.conn, "q")
 		w.ack(cs, w.expect(cs, "now")...)
 		w.ack(cs, w.expect(cs, "later")...)
 		if now := time.Now(); now.Before(due.Add(-slack)) {
@@ -100,7 +100,7 @@ var orderCases = []testCase{
 		cs := w.consumer(w.conn, "q")
 		w.ack(cs, w.expect(cs, "a")...)
 	}},
-	{"Delay/FarAwayStaysInTheStore", []Ability{Delay, Lengths, Purge}, func(w *world) {
+	{"Delay/FarAwayStaysInTheStore", []Ability{Delay, Lengths, Purge, Delays}, func(w *world) {
 		w.publish(delayed("q", "a", time.Now().AddDate(50, 0, 0)))
 		cs := w.consumer(w.conn, "q")
 		w.nothing(cs)
