@@ -35,6 +35,11 @@ var drivers = scheme.Table[Opener]{Kind: "broker", Setting: "broker_url", Import
 	"redis+socket": "github.com/lovage-go/lovage/broker/redisbroker",
 	"sentinel":     "github.com/lovage-go/lovage/broker/redisbroker",
 	"rediscluster": "github.com/lovage-go/lovage/broker/redisbroker",
+	"amqp":         "github.com/lovage-go/lovage/broker/amqpbroker",
+	"amqps":        "github.com/lovage-go/lovage/broker/amqpbroker",
+	"pyamqp":       "github.com/lovage-go/lovage/broker/amqpbroker",
+	"pyamqps":      "github.com/lovage-go/lovage/broker/amqpbroker",
+	"librabbitmq":  "github.com/lovage-go/lovage/broker/amqpbroker",
 }}
 
 // Register makes a driver available under URL schemes. It is called from a

@@ -1,0 +1,166 @@
+package amqpbroker
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+)
+
+func init() {
+	broker.Register(func(ctx context.Context, cfg broker.Config) (broker.Conn, error) {
+		c, err := Open(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}, "amqp", "amqps", "pyamqp", "pyamqps", "librabbitmq")
+}
+
+const (
+	// DefaultMaxBody is the largest body taken when the configuration names none.
+	DefaultMaxBody = 64 << 20
+	// callTimeout bounds a call whose context has no deadline.
+	callTimeout  = 30 * time.Second
+	closeTimeout = 5 * time.Second
+)
+
+// Conn is a connection to the broker. It is safe for concurrent use.
+type Conn struct {
+	at      *address
+	opt     options
+	log     *slog.Logger
+	maxBody int
+	name    string
+
+	out *line // messages, declarations
+	in  *line // deliveries, acknowledgements
+
+	group  sync.WaitGroup
+	closed atomic.Bool
+	wasCut atomic.Bool
+	delays atomic.Bool // the delay queues are there
+	dead   atomic.Bool // the queue of dead letters is there
+	notes  notes
+
+	press sync.Mutex // who opens the publisher; guards the next
+	pub   *publisher
+
+	mu        sync.Mutex // guards what follows
+	queues    map[string]broker.Queue
+	exchanges map[string]bool
+	consumers map[*Consumer]struct{}
+	listeners map[*listener]struct{}
+}
+
+// Open connects to the server that cfg.URL names. Of the transport options it
+// heeds Celery's heartbeat (seconds, 10), connect_timeout (seconds, 10),
+// login_method (PLAIN; AMQPLAIN, EXTERNAL) and frame_max; and of its own:
+// passive (declare nothing, for accounts without the right to configure),
+// queue_type and max_priority (of queues that say none), dead_letter_queue
+// (lovage.dead), delayed_queue_type (quorum, as Celery; classic), event_queue_exclusive and
+// control_queue_exclusive (true; false declares as Celery before 5.6 did).
+func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
+	o, err := readOptions(cfg.Options)
+	if err != nil {
+		return nil, fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), err)
+	}
+	at, err := parseURL(cfg.URL, &o)
+	if err != nil {
+		return nil, fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), err)
+	}
+	c := &Conn{
+		at: at, opt: o, log: cfg.Log(), maxBody: cmp.Or(cfg.MaxBody, DefaultMaxBody), name: "lovage",
+		queues: map[string]broker.Queue{}, exchanges: map[string]bool{}, consumers: map[*Consumer]struct{}{}, listeners: map[*listener]struct{}{},
+	}
+	c.out, c.in = newLine(c, "publish"), newLine(c, "consume")
+	if _, err := c.out.get(ctx); err != nil {
+		return nil, fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), err)
+	}
+	return c, nil
+}
+
+// Features: whether a queue has priorities is its own affair, see x-max-priority.
+func (c *Conn) Features() broker.Features {
+	return broker.Features{
+		Delay: true, Park: true, Priority: c.opt.priority > 0 && c.opt.queueType != "quorum", DeadLetter: true, Durable: true, Ordered: true, MaxBody: c.maxBody,
+	}
+}
+
+// StoreID names the server and virtual host.
+func (c *Conn) StoreID() string { return "rabbitmq " + c.at.id() }
+
+// Confirms: a publish that returns nil was confirmed by the server.
+func (c *Conn) Confirms() bool { return true }
+
+// Close closes the consumers, which hands back what they hold, and the
+// connections. Closing twice is no error.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	if c.closed.Swap(true) {
+		c.mu.Unlock()
+		return nil
+	}
+	consumers, listeners := c.consumers, c.listeners
+	c.consumers, c.listeners = map[*Consumer]struct{}{}, map[*listener]struct{}{}
+	c.mu.Unlock()
+	var errs []error
+	for cs := range consumers {
+		errs = append(errs, cs.Close())
+	}
+	for l := range listeners {
+		errs = append(errs, l.Close())
+	}
+	errs = append(errs, c.in.close(), c.out.close())
+	c.group.Wait()
+	return errors.Join(errs...)
+}
+
+// Cut breaks the connections as the death of the process would: nothing is handed
+// back by us, and nothing that is done later has an effect. It is for tests.
+func (c *Conn) Cut() {
+	c.wasCut.Store(true)
+	c.closed.Store(true)
+	c.in.cut()
+	c.out.cut()
+}
+
+func (c *Conn) alive() error {
+	if c.closed.Load() {
+		return c.errClosed()
+	}
+	return nil
+}
+
+func (c *Conn) errClosed() error {
+	return fmt.Errorf("rabbitmq broker %s: %w", c.at.id(), broker.ErrClosed)
+}
+
+// bound gives a deadline to a context that has none.
+func (c *Conn) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("RabbitMQ does not answer: %w", broker.ErrUnavailable))
+}
+
+// token is a random name for what must be unique among all processes.
+func token() string { return rand.Text() }
+
+var (
+	_ broker.Conn          = (*Conn)(nil)
+	_ broker.Fanouter      = (*Conn)(nil)
+	_ broker.ReplyQueuer   = (*Conn)(nil)
+	_ broker.Purger        = (*Conn)(nil)
+	_ broker.Lengther      = (*Conn)(nil)
+	_ broker.DeadLetterer  = (*Conn)(nil)
+	_ broker.Confirmer     = (*Conn)(nil)
+	_ broker.StoreIdentity = (*Conn)(nil)
+)

@@ -1,0 +1,362 @@
+package amqpbroker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/lovage-go/lovage/broker"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// lane takes messages from one queue on a channel of its own: delivery tags are
+// in the order in which they come, the window is the queue's own, and what the
+// server does not like about one queue does not touch the others.
+type lane struct {
+	cs      *Consumer
+	queue   broker.Queue
+	s       *session
+	ch      *amqp.Channel
+	tag     string        // consumer tag
+	window  int           // its prefetch, which cannot be changed
+	drained chan struct{} // closed when no more messages come
+
+	mu      sync.Mutex // guards what follows
+	ready   []*claim   // delivered and not claimed yet
+	order   []*claim   // all unsettled, in the order of their tags
+	unacked int
+	retired bool // it takes no more, and ends with its last claim
+	ended   bool
+	cause   error
+	late    map[uint64]bool // tags that came after the end of the consumer
+}
+
+// claim is what Delivery.Claim holds: a delivery tag is good on its lane alone.
+type claim struct {
+	lane    *lane
+	msg     amqp.Delivery
+	noted   bool // handed back by this connection before: no orphan
+	settled bool // with lane.mu
+}
+
+// openLane consumes from a queue.
+func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, window int) (*lane, error) {
+	c := cs.conn
+	args, err := tableOf(q.Consumer)
+	if err != nil {
+		return nil, fmt.Errorf("consume from queue %q: %w", q.Name, err)
+	}
+	l := &lane{cs: cs, queue: q, s: s, tag: cs.name + "." + token(), window: window, drained: make(chan struct{})}
+	if len(l.tag) > 255 {
+		l.tag = l.tag[len(l.tag)-255:]
+	}
+	var messages <-chan amqp.Delivery
+	var closed chan *amqp.Error
+	var cancelled chan string
+	err = s.call(ctx, func() error {
+		ch, err := s.conn.Channel()
+		if err != nil {
+			return err
+		}
+		closed = ch.NotifyClose(make(chan *amqp.Error, 1))
+		cancelled = ch.NotifyCancel(make(chan string, 1))
+		const global = false // each consumer's own: RabbitMQ 4 knows no other
+		if err = ch.Qos(window, 0, global); err == nil {
+			messages, err = ch.Consume(q.Name, l.tag, q.NoAck, q.Exclusive, false, false, args)
+		}
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx) // nobody waits for it any more
+		}
+		if err != nil {
+			_ = ch.Close() // it is of no use
+			return err
+		}
+		l.ch = ch
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("consume from queue %q: %w", q.Name, fault(ctx, err))
+	}
+	c.group.Go(func() { l.pump(messages, closed, cancelled) })
+	return l, nil
+}
+
+// pump takes deliveries until the channel ends.
+func (l *lane) pump(messages <-chan amqp.Delivery, closed <-chan *amqp.Error, cancelled <-chan string) {
+	for m := range messages {
+		l.mu.Lock()
+		if l.late[m.DeliveryTag] { // the library has it after all
+			l.mu.Unlock()
+			continue
+		}
+		cl := &claim{lane: l, msg: m}
+		if m.Redelivered {
+			cl.noted = l.cs.conn.notes.take(noteKey(l.queue.Name, &m))
+		}
+		l.ready = append(l.ready, cl)
+		if !l.queue.NoAck {
+			l.order = append(l.order, cl)
+			l.unacked++
+		}
+		l.mu.Unlock()
+		l.cs.ring()
+	}
+	close(l.drained)
+	// The library ends the messages when it ends the consumer or the channel.
+	var cause error
+	select {
+	case _, ok := <-cancelled:
+		if !ok {
+			break
+		}
+		cause = fmt.Errorf("%w: RabbitMQ has ended the consumer: the queue was deleted, or its leader moved", broker.ErrNoQueue)
+		l.mu.Lock()
+		keep := l.retired
+		l.mu.Unlock()
+		if !keep {
+			_ = l.ch.Close() // what is unsettled goes back
+		}
+	default:
+	}
+	if l.isRetired() && cause == nil {
+		select { // cancelled by us; the channel lives on for its claims
+		case <-closed:
+		case <-l.s.lost:
+		}
+	}
+	select {
+	case e := <-closed:
+		if e != nil && cause == nil {
+			cause = e
+		}
+	default:
+	}
+	if cause == nil && !l.s.alive() {
+		cause = fmt.Errorf("%w: %w", broker.ErrUnavailable, l.s.why())
+	}
+	l.end(cause)
+}
+
+// end marks the channel as gone: its claims have ended.
+func (l *lane) end(cause error) {
+	l.mu.Lock()
+	if l.ended {
+		l.mu.Unlock()
+		return
+	}
+	l.ended, l.cause = true, cause
+	l.ready, l.order = nil, nil
+	l.mu.Unlock()
+	l.s.tap.forget(l.tag)
+	l.cs.ring()
+}
+
+func (l *lane) isRetired() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.retired
+}
+
+func (l *lane) over() (error, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cause, l.ended
+}
+
+// take claims messages.
+func (l *lane) take(n int) (out []*claim) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n = min(n, len(l.ready))
+	out = slices.Clone(l.ready[:n])
+	clear(l.ready[:n])
+	l.ready = l.ready[n:]
+	return out
+}
+
+// saturated: everything that the window lets come is claimed already.
+func (l *lane) saturated() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.ended && !l.queue.NoAck && len(l.ready) == 0 && l.unacked >= l.window
+}
+
+// retire stops to take messages. The channel stays until the claims that came by
+// it are settled; what nobody has claimed stays in ready until it is given back.
+func (l *lane) retire(ctx context.Context) error {
+	l.mu.Lock()
+	if l.ended || l.retired {
+		l.mu.Unlock()
+		return nil
+	}
+	l.retired = true
+	l.mu.Unlock()
+	l.s.tap.watch(l.tag, l.tooLate)
+	return l.s.call(ctx, func() error {
+		if err := l.ch.Cancel(l.tag, false); err != nil {
+			return err
+		}
+		select { // what was under way is in ready then
+		case <-l.drained:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+}
+
+// tooLate gives a message back that the server sent after it had ended the
+// consumer, as quorum queues do. The library throws such a message away, and it
+// would be nobody's until the channel ends.
+func (l *lane) tooLate(tag uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended || slices.ContainsFunc(l.order, func(cl *claim) bool { return cl != nil && cl.msg.DeliveryTag == tag }) {
+		return
+	}
+	if l.late == nil {
+		l.late = map[uint64]bool{}
+	}
+	l.late[tag] = true
+	_ = l.ch.Nack(tag, false, true) // an error is the channel's end, which gives it back too
+}
+
+// giveBackReady returns what nobody has claimed. The caller holds l.mu.
+func (l *lane) giveBackReady() {
+	for _, cl := range l.ready {
+		l.giveBack(cl)
+	}
+	l.ready = nil
+}
+
+// giveBack returns a message to its place in the queue. The caller holds l.mu.
+func (l *lane) giveBack(cl *claim) {
+	if cl.settled || l.ended {
+		return
+	}
+	cl.settled = true
+	l.unacked--
+	l.note(cl)
+	_ = l.ch.Nack(cl.msg.DeliveryTag, false, true) // an error is the channel's end, which gives it back too
+}
+
+// open are the unsettled claims, in the order of their tags. The caller holds l.mu.
+func (l *lane) open() []*claim {
+	i := 0
+	for i < len(l.order) && l.order[i].settled {
+		l.order[i] = nil
+		i++
+	}
+	l.order = l.order[i:]
+	return l.order
+}
+
+// close ends the channel; the server takes back what is unsettled.
+func (l *lane) close(ctx context.Context) error {
+	l.mu.Lock()
+	if l.ended {
+		l.mu.Unlock()
+		return nil
+	}
+	l.retired = true
+	for _, cl := range l.open() {
+		if !cl.settled {
+			l.note(cl)
+		}
+	}
+	l.mu.Unlock()
+	err := l.s.call(ctx, l.ch.Close)
+	l.end(broker.ErrClosed)
+	if errors.Is(err, amqp.ErrClosed) || errors.Is(err, broker.ErrUnavailable) {
+		return nil
+	}
+	return err
+}
+
+// settlement is what becomes of a claim of this lane, and its outcome.
+type settlement struct {
+	claim  *claim
+	action broker.Action
+	err    error
+}
+
+// settle ends claims by acks, rejects and hand-backs.
+func (l *lane) settle(list []*settlement) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	acks := map[*claim]*settlement{}
+	var rest []*settlement
+	seen := map[*claim]bool{}
+	for _, st := range list {
+		switch cl := st.claim; {
+		case cl.settled || seen[cl] || l.ended || !l.s.alive():
+			st.err = l.lost()
+		case st.action == broker.Ack:
+			acks[cl] = st
+		default:
+			rest = append(rest, st)
+		}
+		seen[st.claim] = true
+	}
+	l.ackOldest(acks)
+	for _, st := range acks {
+		l.did(st, l.ch.Ack(st.claim.msg.DeliveryTag, false))
+	}
+	slices.SortFunc(rest, func(a, b *settlement) int { return cmp.Compare(a.claim.msg.DeliveryTag, b.claim.msg.DeliveryTag) })
+	for _, st := range rest {
+		if st.action == broker.Reject {
+			l.did(st, l.ch.Reject(st.claim.msg.DeliveryTag, false))
+			continue
+		}
+		l.note(st.claim)
+		l.did(st, l.ch.Nack(st.claim.msg.DeliveryTag, false, true))
+	}
+	if l.retired { // what came later goes back later, or it would overtake
+		l.giveBackReady()
+	}
+	l.open()
+}
+
+// ackOldest acknowledges in one frame all claims up to the first that is not to be
+// acknowledged, and takes them out of acks.
+func (l *lane) ackOldest(acks map[*claim]*settlement) {
+	var run []*settlement
+	for _, cl := range l.open() {
+		if st := acks[cl]; st != nil {
+			run = append(run, st)
+		} else if !cl.settled {
+			break
+		}
+	}
+	if len(run) < 2 {
+		return
+	}
+	err := l.ch.Ack(run[len(run)-1].claim.msg.DeliveryTag, true)
+	for _, st := range run {
+		delete(acks, st.claim)
+		l.did(st, err)
+	}
+}
+
+// did keeps the outcome of what was sent for a claim. The caller holds l.mu.
+func (l *lane) did(st *settlement, err error) {
+	st.claim.settled = true
+	l.unacked--
+	if err != nil {
+		st.err = l.lost()
+	}
+}
+
+// note remembers that we hand a message back. The caller holds l.mu.
+func (l *lane) note(cl *claim) {
+	if !cl.msg.Redelivered || cl.noted {
+		l.cs.conn.notes.put(noteKey(l.queue.Name, &cl.msg))
+	}
+}
+
+func (l *lane) lost() error {
+	return fmt.Errorf("queue %q: %w", l.queue.Name, broker.ErrLeaseLost)
+}

@@ -1,0 +1,244 @@
+package amqpbroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// earshot is how many broadcasts a listener keeps before it loses the oldest.
+const earshot = 10_000
+
+// listener receives from a queue of its own and keeps what came until Next takes
+// it. After a lost connection it makes its queue again.
+type listener struct {
+	conn  *Conn
+	queue broker.Queue
+	done  chan struct{} // closed by Close
+	bell  chan struct{}
+	turn  chan struct{}
+	ended chan struct{} // closed when the pump is gone
+
+	mu     sync.Mutex // guards what follows
+	closed bool
+	s      *session
+	ch     *amqp.Channel
+	buf    []amqp.Delivery // begins at first
+	first  int
+	missed int64
+}
+
+func (c *Conn) listen(ctx context.Context, q broker.Queue) (broker.Listener, error) {
+	if err := c.alive(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	l := &listener{conn: c, queue: q, done: make(chan struct{}), bell: make(chan struct{}, 1), turn: make(chan struct{}, 1), ended: make(chan struct{})}
+	messages, err := l.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listen to %q: %w", q.Exchange.Name, fault(ctx, err))
+	}
+	c.mu.Lock()
+	c.listeners[l] = struct{}{}
+	c.mu.Unlock()
+	c.group.Go(func() { l.pump(messages) })
+	if c.closed.Load() {
+		return nil, errors.Join(c.errClosed(), l.Close())
+	}
+	return l, nil
+}
+
+// open declares the queue, which is bound when it returns, and consumes from it.
+func (l *listener) open(ctx context.Context) (messages <-chan amqp.Delivery, err error) {
+	s, err := l.conn.in.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	q := &l.queue
+	args, err := tableOf(q.Arguments)
+	if err != nil {
+		return nil, err
+	}
+	err = s.call(ctx, func() error {
+		ch, err := s.conn.Channel()
+		if err != nil {
+			return err
+		}
+		if !l.conn.opt.passive {
+			err = l.conn.declareExchange(ch, &q.Exchange)
+		}
+		if err == nil {
+			_, err = ch.QueueDeclare(q.Name, !q.Transient, q.AutoDelete, q.Exclusive, false, args)
+		}
+		if err == nil {
+			err = ch.QueueBind(q.Name, q.RoutingKey, q.Exchange.Name, false, nil)
+		}
+		if err == nil {
+			const noAck = true
+			messages, err = ch.Consume(q.Name, "", noAck, q.Exclusive, false, false, nil)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if err == nil && (l.closed || ctx.Err() != nil) {
+			err = broker.ErrClosed
+		}
+		if err != nil {
+			_ = ch.Close() // it is of no use
+			return err
+		}
+		l.s, l.ch = s, ch
+		return nil
+	})
+	if err == nil {
+		l.conn.mu.Lock()
+		l.conn.exchanges[q.Exchange.Name] = true
+		l.conn.mu.Unlock()
+	}
+	return messages, err
+}
+
+// pump takes what comes and makes the queue again when it is lost.
+func (l *listener) pump(messages <-chan amqp.Delivery) {
+	defer close(l.ended)
+	wait := mendPause
+	for {
+		for m := range messages {
+			l.put(m)
+			wait = mendPause
+		}
+		if l.isClosed() {
+			return
+		}
+		select {
+		case <-time.After(wait):
+		case <-l.done:
+			return
+		}
+		wait = min(2*wait, mendLimit)
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		again, err := l.open(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			messages = again
+			l.conn.log.Info("broadcasts are heard again after a lost connection; those in between are missed", "exchange", l.queue.Exchange.Name)
+		case errors.Is(err, broker.ErrClosed) || l.conn.closed.Load():
+			return
+		default:
+			closed := make(chan amqp.Delivery)
+			close(closed)
+			messages = closed
+		}
+	}
+}
+
+func (l *listener) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed || l.conn.closed.Load()
+}
+
+func (l *listener) put(m amqp.Delivery) {
+	l.mu.Lock()
+	if len(l.buf)-l.first >= earshot {
+		l.buf[l.first] = amqp.Delivery{}
+		l.first++
+		l.missed++
+	}
+	if l.first > earshot {
+		l.buf = append(l.buf[:0], l.buf[l.first:]...)
+		l.first = 0
+	}
+	l.buf = append(l.buf, m)
+	l.mu.Unlock()
+	select {
+	case l.bell <- struct{}{}:
+	default:
+	}
+}
+
+func (l *listener) take() (m amqp.Delivery, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.first == len(l.buf) {
+		l.buf, l.first = l.buf[:0], 0
+		return m, false
+	}
+	m = l.buf[l.first]
+	l.buf[l.first] = amqp.Delivery{}
+	l.first++
+	return m, true
+}
+
+// Next waits for the next message.
+func (l *listener) Next(ctx context.Context) (broker.Delivery, error) {
+	select {
+	case l.turn <- struct{}{}:
+		defer func() { <-l.turn }()
+	case <-l.done:
+		return broker.Delivery{}, l.errClosed()
+	case <-ctx.Done():
+		return broker.Delivery{}, context.Cause(ctx)
+	}
+	for {
+		select {
+		case <-l.done:
+			return broker.Delivery{}, l.errClosed()
+		default:
+		}
+		if m, ok := l.take(); ok {
+			return l.conn.delivery(l.queue.Name, &m), nil
+		}
+		select {
+		case <-l.bell:
+		case <-l.done:
+			return broker.Delivery{}, l.errClosed()
+		case <-ctx.Done():
+			return broker.Delivery{}, context.Cause(ctx)
+		}
+	}
+}
+
+// Missed counts what was lost because the listener did not keep up. What is
+// broadcast while the connection is away is not known, and not counted.
+func (l *listener) Missed() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.missed
+}
+
+// Close ends the subscription, and its queue with it. Closing twice is no error.
+func (l *listener) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	close(l.done)
+	s, ch := l.s, l.ch
+	l.mu.Unlock()
+	l.conn.mu.Lock()
+	delete(l.conn.listeners, l)
+	l.conn.mu.Unlock()
+	if !s.alive() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	err := s.call(ctx, ch.Close)
+	if err != nil && s.alive() && !errors.Is(err, amqp.ErrClosed) {
+		return fmt.Errorf("stop listening to %q: %w", l.queue.Exchange.Name, fault(ctx, err))
+	}
+	return nil
+}
+
+func (l *listener) errClosed() error {
+	return fmt.Errorf("rabbitmq broker %s: listener of %q: %w", l.conn.at.id(), l.queue.Exchange.Name, broker.ErrClosed)
+}

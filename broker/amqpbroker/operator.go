@@ -1,0 +1,94 @@
+package amqpbroker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/lovage-go/lovage/broker"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Purge deletes what waits in a queue. Messages whose time has not come wait in
+// queues that all share, and stay.
+func (c *Conn) Purge(ctx context.Context, queue string) (n int, err error) {
+	if err := c.alive(); err != nil {
+		return 0, err
+	}
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	s, err := c.out.get(ctx)
+	if err != nil {
+		return 0, err
+	}
+	err = s.with(ctx, func(ch *amqp.Channel) (err error) {
+		n, err = ch.QueuePurge(queue, false)
+		return err
+	})
+	if code(err) == amqp.NotFound {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("purge queue %q: %w", queue, fault(ctx, err))
+	}
+	return n, nil
+}
+
+// Lengths counts what AMQP tells: messages that are ready, and dead letters while
+// there are not too many to look at. What is claimed or delayed is
+// [broker.Unknown]. With no names it counts the queues that this connection has
+// declared or consumes.
+func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker.Length, error) {
+	if err := c.alive(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	s, err := c.out.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(queues) == 0 {
+		c.mu.Lock()
+		for name := range c.queues {
+			if name != c.opt.dead {
+				queues = append(queues, name)
+			}
+		}
+		c.mu.Unlock()
+	}
+	dead, err := c.countDead(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]broker.Length, len(queues))
+	for _, name := range queues {
+		l := broker.Length{Claimed: broker.Unknown, Delayed: broker.Unknown, Dead: broker.Unknown}
+		if dead != nil {
+			l.Dead = dead[name]
+		}
+		err := s.with(ctx, func(ch *amqp.Channel) error {
+			q, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+			l.Ready = q.Messages
+			return err
+		})
+		if err != nil && code(err) != amqp.NotFound {
+			return nil, fmt.Errorf("count queue %q: %w", name, fault(ctx, err))
+		}
+		out[name] = l
+	}
+	return out, nil
+}
+
+// countDead counts dead letters by queue; nil: there are too many.
+func (c *Conn) countDead(ctx context.Context) (map[string]int, error) {
+	n, seen := map[string]int{}, 0
+	err := c.scan(ctx, func(_ *amqp.Delivery, m marks) (bool, bool, error) {
+		n[m.queue]++
+		seen++
+		return false, seen > scanLimit, nil
+	})
+	if err != nil || seen > scanLimit {
+		return nil, err
+	}
+	return n, nil
+}

@@ -1,0 +1,39 @@
+package amqpbroker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+)
+
+// Reply publishes to the reply queue that is bound by the routing key. How long
+// it is kept the queue says, which its owner declared.
+func (c *Conn) Reply(ctx context.Context, _ time.Duration, m *broker.Message) error {
+	if err := c.alive(); err != nil {
+		return err
+	}
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	if err := c.ensureExchange(ctx, m.Exchange); err != nil {
+		return err
+	}
+	if len(m.Body) > c.maxBody {
+		return fmt.Errorf("reply to %q has a body of %d bytes, the limit is %d: %w", m.Exchange, len(m.Body), c.maxBody, broker.ErrTooLarge)
+	}
+	msg, err := c.publishing(m)
+	if err != nil {
+		return fmt.Errorf("reply to %q: %w", m.Exchange, err)
+	}
+	if err := c.deliver(ctx, []*outgoing{{exchange: m.Exchange, key: m.RoutingKey, msg: msg}})[0]; err != nil {
+		return fmt.Errorf("reply to %q: %w", m.Exchange, err)
+	}
+	return nil
+}
+
+// Replies makes the queue that Celery's clients would have for a routing key.
+func (c *Conn) Replies(ctx context.Context, exchange, routingKey string) (broker.Listener, error) {
+	return c.listen(ctx, broker.Queue{Name: routingKey + "." + exchange, Transient: true, AutoDelete: true, Exclusive: c.opt.controlExclusive,
+		Exchange: exchangeOf(exchange), RoutingKey: routingKey, Arguments: controlArguments()})
+}

@@ -1,0 +1,117 @@
+package amqpbroker
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// address is a server and who we are to it.
+type address struct {
+	host  string // host:port
+	vhost string
+	user  string
+	tls   *tls.Config // nil: plain TCP
+	sasl  []amqp.Authentication
+}
+
+// id names the server and virtual host, without who asks.
+func (a *address) id() string { return a.host + a.vhostPath() }
+
+func (a *address) vhostPath() string {
+	if strings.HasPrefix(a.vhost, "/") {
+		return a.vhost
+	}
+	return "/" + a.vhost
+}
+
+// parseURL reads one of Celery's URLs:
+//
+//	amqp://[user[:password]@]host[:port][/vhost]     pyamqp:// and librabbitmq:// are the same
+//	amqps://...?ssl_cert_reqs=required&ssl_ca_certs=...&ssl_certfile=...&ssl_keyfile=...
+//
+// No path, / and // are the virtual host "/"; //name is the one called "/name".
+func parseURL(raw string, o *options) (*address, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		var ue *url.Error // its text has the URL, password and all
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		return nil, err
+	}
+	port, secure := "5672", false
+	switch u.Scheme {
+	case "amqp", "pyamqp", "librabbitmq":
+	case "amqps", "pyamqps":
+		port, secure = "5671", true
+	default:
+		return nil, fmt.Errorf("scheme %q is none of RabbitMQ: use amqp or amqps", u.Scheme)
+	}
+	a := &address{
+		host:  net.JoinHostPort(cmp.Or(u.Hostname(), "localhost"), cmp.Or(u.Port(), port)),
+		vhost: cmp.Or(strings.TrimPrefix(u.Path, "/"), "/"),
+		user:  "guest",
+	}
+	password := "guest"
+	if u.User != nil && u.User.Username() != "" {
+		a.user = u.User.Username()
+		password, _ = u.User.Password()
+	}
+	q := u.Query()
+	if secure || q.Get("ssl") == "true" || q.Get("ssl") == "True" {
+		if a.tls, err = tlsConfig(q, cmp.Or(u.Hostname(), "localhost")); err != nil {
+			return nil, err
+		}
+	}
+	switch login := strings.ToUpper(cmp.Or(q.Get("login_method"), o.login)); login {
+	case "", "PLAIN":
+		a.sasl = []amqp.Authentication{&amqp.PlainAuth{Username: a.user, Password: password}}
+	case "AMQPLAIN":
+		a.sasl = []amqp.Authentication{&amqp.AMQPlainAuth{Username: a.user, Password: password}}
+	case "EXTERNAL":
+		a.sasl = []amqp.Authentication{&amqp.ExternalAuth{}}
+	default:
+		return nil, fmt.Errorf("login_method is %q: use PLAIN, AMQPLAIN or EXTERNAL", login)
+	}
+	return a, nil
+}
+
+// tlsConfig reads Celery's ssl_ parameters. The certificate is checked unless
+// ssl_cert_reqs is none.
+func tlsConfig(q url.Values, host string) (*tls.Config, error) {
+	cfg := &tls.Config{ServerName: cmp.Or(q.Get("server_hostname"), host), MinVersion: tls.VersionTLS12}
+	switch reqs := strings.ToLower(strings.TrimPrefix(q.Get("ssl_cert_reqs"), "CERT_")); reqs {
+	case "", "required":
+	case "none", "optional":
+		cfg.InsecureSkipVerify = true
+	default:
+		return nil, fmt.Errorf("ssl_cert_reqs is %q: use required or none", reqs)
+	}
+	if file := q.Get("ssl_ca_certs"); file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("ssl_ca_certs: %w", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ssl_ca_certs: %s has no certificate in PEM form", file)
+		}
+	}
+	if file := q.Get("ssl_certfile"); file != "" {
+		pair, err := tls.LoadX509KeyPair(file, cmp.Or(q.Get("ssl_keyfile"), file))
+		if err != nil {
+			return nil, fmt.Errorf("ssl_certfile: %w", err)
+		}
+		cfg.Certificates = []tls.Certificate{pair}
+	}
+	return cfg, nil
+}
