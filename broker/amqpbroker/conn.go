@@ -3,7 +3,6 @@ package amqpbroker
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -150,9 +149,6 @@ func (c *Conn) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 	}
 	return context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("RabbitMQ does not answer: %w", broker.ErrUnavailable))
 }
-
-// token is a random name for what must be unique among all processes.
-func token() string { return rand.Text() }
 
 var (
 	_ broker.Conn          = (*Conn)(nil)

@@ -22,6 +22,7 @@ var random = map[string]string{
 	"memory/fault.go":             "a fault plan is replayed from its seed",
 	"internal/sqlstore/lock.go":   "the token that tells owners of a store apart",
 	"internal/redisconn/token.go": "names of consumers and delivery tags, unique among all processes",
+	"broker/amqpbroker/token.go":  "names of consumers, queues and dead letters, unique among all processes",
 	"internal/sqlstore/commit.go": "jitter of a busy database, below the App",
 }
 

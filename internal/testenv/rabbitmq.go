@@ -164,10 +164,7 @@ func startRabbit(conf string) (*RabbitServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &RabbitServer{dir: dir, conf: conf, Node: fmt.Sprintf("lovage%d@localhost", os.Getpid())}
-	if conf != "" {
-		s.Node = fmt.Sprintf("lovage%d.%s@localhost", os.Getpid(), strings.TrimPrefix(filepath.Base(dir), "lovage-rabbit"))
-	}
+	s := &RabbitServer{dir: dir, conf: conf, Node: strings.ToLower(filepath.Base(dir)) + "@localhost"}
 	for range 3 { // somebody else may take a port in between
 		var ports [4]string
 		if ports, err = freePorts(); err != nil {
