@@ -45,7 +45,6 @@ type Conn struct {
 	group  sync.WaitGroup
 	closed atomic.Bool
 	wasCut atomic.Bool
-	delays atomic.Bool // the delay queues are there
 	dead   atomic.Bool // the queue of dead letters is there
 	notes  notes
 
@@ -55,6 +54,7 @@ type Conn struct {
 	mu        sync.Mutex // guards what follows
 	queues    map[string]broker.Queue
 	exchanges map[string]bool
+	delays    map[string]int // how many levels of a ladder are there
 	consumers map[*Consumer]struct{}
 	listeners map[*listener]struct{}
 }
@@ -77,7 +77,7 @@ func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 	}
 	c := &Conn{
 		at: at, opt: o, log: cfg.Log(), maxBody: cmp.Or(cfg.MaxBody, DefaultMaxBody), name: "lovage",
-		queues: map[string]broker.Queue{}, exchanges: map[string]bool{}, consumers: map[*Consumer]struct{}{}, listeners: map[*listener]struct{}{},
+		queues: map[string]broker.Queue{}, exchanges: map[string]bool{}, delays: map[string]int{}, consumers: map[*Consumer]struct{}{}, listeners: map[*listener]struct{}{},
 	}
 	c.out, c.in = newLine(c, "publish"), newLine(c, "consume")
 	if _, err := c.out.get(ctx); err != nil {
@@ -154,6 +154,7 @@ var (
 	_ broker.Conn          = (*Conn)(nil)
 	_ broker.Fanouter      = (*Conn)(nil)
 	_ broker.ReplyQueuer   = (*Conn)(nil)
+	_ broker.ResultQueuer  = (*Conn)(nil)
 	_ broker.Purger        = (*Conn)(nil)
 	_ broker.Lengther      = (*Conn)(nil)
 	_ broker.DeadLetterer  = (*Conn)(nil)

@@ -3,6 +3,7 @@ package amqpbroker
 import (
 	"context"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 	"time"
@@ -36,37 +37,50 @@ var (
 	afterFine  = strings.Repeat("*.", fineLevels)
 )
 
-// delayAddress is where a message waits for a time, and by which key.
-func delayAddress(d time.Duration, exchange, key string) (string, string, error) {
+// ladder is one of the two rows of delay queues.
+type ladder struct {
+	prefix string
+	levels int
+	unit   time.Duration
+}
+
+var (
+	slow = ladder{delayPrefix, delayLevels, time.Second}
+	fine = ladder{finePrefix, fineLevels, time.Millisecond}
+)
+
+// delayAddress is where a message waits for a time, and by which key. It goes in
+// at the level of the highest bit, since those above only pass it on.
+func delayAddress(d time.Duration, exchange, key string) (l ladder, level int, routingKey string, err error) {
 	target := key
 	if exchange != "" {
 		target = exchangeWord(exchange) + "." + key
 	}
-	levels, name, n := delayLevels, delayPrefix, int64((min(d, longestDelay)+time.Second-1)/time.Second)
-	if d < time.Second {
-		levels, name, n = fineLevels, finePrefix, int64((d+time.Millisecond-1)/time.Millisecond)
-		if n >= 1<<fineLevels {
-			n = 1<<fineLevels - 1
-		}
+	l = slow
+	if d < time.Second-time.Millisecond {
+		l = fine
 	}
-	b := make([]byte, 0, 2*levels+len(target))
-	for i := levels - 1; i >= 0; i-- {
+	n := int64((min(d, longestDelay) + l.unit - 1) / l.unit)
+	b := make([]byte, 0, 2*l.levels+len(target))
+	for i := l.levels - 1; i >= 0; i-- {
 		b = append(b, byte('0'+n>>i&1), '.')
 	}
 	b = append(b, target...)
 	if len(b) > 255 {
-		return "", "", fmt.Errorf("routing key %.40q... is too long to be delayed by RabbitMQ, %d bytes are left for it: %w", target, 255-2*levels, broker.ErrUnsupported)
+		return l, 0, "", fmt.Errorf("routing key %.40q... is too long to be delayed by RabbitMQ, %d bytes are left for it: %w", target, 255-2*l.levels, broker.ErrUnsupported)
 	}
-	return name + strconv.Itoa(levels-1), string(b), nil
+	return l, bits.Len64(uint64(n)) - 1, string(b), nil
 }
+
+func (l ladder) at(level int) string { return l.prefix + strconv.Itoa(level) }
 
 // exchangeWord names an exchange in a delayed routing key, as one word.
 func exchangeWord(exchange string) string { return "@" + strings.ReplaceAll(exchange, ".", "\x1f") }
 
 // undelay gives a message that comes from a delay the address it was sent to.
 func undelay(d *broker.Delivery) bool {
-	if d.Exchange != delayArrival {
-		return false
+	if !strings.HasPrefix(d.Exchange, delayPrefix) && !strings.HasPrefix(d.Exchange, finePrefix) {
+		return false // it names the exchange of the last step that was waited in
 	}
 	words := 0
 	key := d.RoutingKey
@@ -81,79 +95,68 @@ func undelay(d *broker.Delivery) bool {
 	return true
 }
 
-// ensureDelays makes the exchanges and queues of delayed delivery, once.
-func (c *Conn) ensureDelays(ctx context.Context) error {
-	if c.delays.Load() {
+// ensureDelays makes the exchanges and queues of a ladder exist up to a level. What
+// is there already is taken as it is, whatever the type of its queues.
+func (c *Conn) ensureDelays(ctx context.Context, l ladder, level int) error {
+	c.mu.Lock()
+	made := c.delays[l.prefix]
+	c.mu.Unlock()
+	if level < made {
 		return nil
 	}
 	s, err := c.out.get(ctx)
 	if err != nil {
 		return err
 	}
-	if c.opt.passive {
-		err = s.with(ctx, func(ch *amqp.Channel) error {
-			for _, name := range []string{delayPrefix + strconv.Itoa(delayLevels-1), finePrefix + strconv.Itoa(fineLevels-1), delayArrival} {
-				if err := ch.ExchangeDeclarePassive(name, "topic", true, false, false, false, nil); err != nil {
-					return err
-				}
+	for i := made; i <= level && err == nil; i++ {
+		look := func(ch *amqp.Channel) error {
+			if _, err := ch.QueueDeclarePassive(l.at(i), true, false, false, false, nil); err != nil {
+				return err
 			}
-			return nil
-		})
-	} else {
-		err = s.with(ctx, c.declareDelays)
+			return ch.ExchangeDeclarePassive(l.at(i), "topic", true, false, false, false, nil)
+		}
+		err = s.with(ctx, look)
+		if code(err) == amqp.NotFound && !c.opt.passive {
+			err = s.with(ctx, func(ch *amqp.Channel) error { return c.declareLevel(ch, l, i) })
+			if code(err) == amqp.PreconditionFailed { // somebody was faster
+				err = s.with(ctx, look)
+			}
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("delayed delivery needs the exchanges %s0 to %d, %s0 to %d and %s: %w", delayPrefix, delayLevels-1, finePrefix, fineLevels-1, delayArrival, fault(ctx, err))
+		return fmt.Errorf("delayed delivery needs the exchanges and queues %s to %d, and the exchange %s: %w", l.at(0), level, delayArrival, fault(ctx, err))
 	}
-	c.delays.Store(true)
+	c.mu.Lock()
+	c.delays[l.prefix] = max(c.delays[l.prefix], level+1)
+	c.mu.Unlock()
 	return nil
 }
 
-func (c *Conn) declareDelays(ch *amqp.Channel) error {
-	if err := c.levels(ch, delayPrefix, delayLevels, time.Second); err != nil {
-		return err
-	}
-	return c.levels(ch, finePrefix, fineLevels, time.Millisecond)
-}
-
-// levels declares one ladder of queues. All but the last step wait for no answer.
-func (c *Conn) levels(ch *amqp.Channel, prefix string, levels int, unit time.Duration) error {
+// declareLevel declares one step; all but the last call wait for no answer.
+func (c *Conn) declareLevel(ch *amqp.Channel, l ladder, i int) error {
 	const noWait = true
-	if err := ch.ExchangeDeclare(delayArrival, "topic", true, false, false, noWait, nil); err != nil {
+	name, next := l.at(i), delayArrival
+	if i > 0 {
+		next = l.at(i - 1)
+	}
+	args := amqp.Table{"x-queue-type": "classic", "x-overflow": "reject-publish", "x-dead-letter-exchange": next,
+		"x-message-ttl": whole((time.Duration(1<<i) * l.unit).Milliseconds())}
+	if c.opt.quorum {
+		args["x-queue-type"], args["x-dead-letter-strategy"] = "quorum", "at-least-once"
+	}
+	before := strings.Repeat("*.", l.levels-1-i)
+	for _, exchange := range []string{next, name} {
+		if err := ch.ExchangeDeclare(exchange, "topic", true, false, false, noWait, nil); err != nil {
+			return err
+		}
+	}
+	if _, err := ch.QueueDeclare(name, true, false, false, noWait, args); err != nil {
 		return err
 	}
-	for i := range levels {
-		if err := ch.ExchangeDeclare(prefix+strconv.Itoa(i), "topic", true, false, false, noWait, nil); err != nil {
-			return err
-		}
+	if err := ch.QueueBind(name, before+"1.#", name, noWait, nil); err != nil {
+		return err
 	}
-	kind := "classic"
-	if c.opt.quorum {
-		kind = "quorum"
-	}
-	for i := levels - 1; i >= 0; i-- {
-		name, next := prefix+strconv.Itoa(i), delayArrival
-		if i > 0 {
-			next = prefix + strconv.Itoa(i-1)
-		}
-		args := amqp.Table{"x-queue-type": kind, "x-overflow": "reject-publish", "x-dead-letter-exchange": next,
-			"x-message-ttl": (time.Duration(1<<i) * unit).Milliseconds()}
-		if c.opt.quorum {
-			args["x-dead-letter-strategy"] = "at-least-once"
-		}
-		before := strings.Repeat("*.", levels-1-i)
-		if _, err := ch.QueueDeclare(name, true, false, false, noWait, args); err != nil {
-			return err
-		}
-		if err := ch.QueueBind(name, before+"1.#", name, noWait, nil); err != nil {
-			return err
-		}
-		if err := ch.ExchangeBind(next, before+"0.#", name, noWait, nil); err != nil {
-			return err
-		}
-	}
-	// The answer to this one says that all were taken.
-	return ch.ExchangeDeclarePassive(delayArrival, "topic", true, false, false, false, nil)
+	return ch.ExchangeBind(next, before+"0.#", name, false, nil)
 }
 
 // delayBindings are the keys by which a queue is bound to where delays end.

@@ -88,7 +88,11 @@ func (c *Conn) Listen(ctx context.Context, exchange, pattern string) (broker.Lis
 			q.RoutingKey = ""
 		}
 	}
-	return c.listen(ctx, q)
+	l, err := c.listen(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 func controlArguments() map[string]any {

@@ -31,9 +31,10 @@ type listener struct {
 	buf    []amqp.Delivery // begins at first
 	first  int
 	missed int64
+	lost   int64
 }
 
-func (c *Conn) listen(ctx context.Context, q broker.Queue) (broker.Listener, error) {
+func (c *Conn) listen(ctx context.Context, q broker.Queue) (*listener, error) {
 	if err := c.alive(); err != nil {
 		return nil, err
 	}
@@ -71,12 +72,12 @@ func (l *listener) open(ctx context.Context) (messages <-chan amqp.Delivery, err
 			return err
 		}
 		if !l.conn.opt.passive {
-			err = l.conn.declareExchange(ch, &q.Exchange)
+			err = l.conn.declareExchange(ch, &q.Exchange) // the anonymous one is there
 		}
 		if err == nil {
 			_, err = ch.QueueDeclare(q.Name, !q.Transient, q.AutoDelete, q.Exclusive, false, args)
 		}
-		if err == nil {
+		if err == nil && q.Exchange.Name != "" {
 			err = ch.QueueBind(q.Name, q.RoutingKey, q.Exchange.Name, false, nil)
 		}
 		if err == nil {
@@ -95,7 +96,7 @@ func (l *listener) open(ctx context.Context) (messages <-chan amqp.Delivery, err
 		l.s, l.ch = s, ch
 		return nil
 	})
-	if err == nil {
+	if err == nil && q.Exchange.Name != "" {
 		l.conn.mu.Lock()
 		l.conn.exchanges[q.Exchange.Name] = true
 		l.conn.mu.Unlock()
@@ -106,14 +107,19 @@ func (l *listener) open(ctx context.Context) (messages <-chan amqp.Delivery, err
 // pump takes what comes and makes the queue again when it is lost.
 func (l *listener) pump(messages <-chan amqp.Delivery) {
 	defer close(l.ended)
-	wait := mendPause
+	wait, there := mendPause, true
 	for {
 		for m := range messages {
 			l.put(m)
-			wait = mendPause
 		}
 		if l.isClosed() {
 			return
+		}
+		if there {
+			there = false
+			l.mu.Lock()
+			l.lost++
+			l.mu.Unlock()
 		}
 		select {
 		case <-time.After(wait):
@@ -126,8 +132,8 @@ func (l *listener) pump(messages <-chan amqp.Delivery) {
 		cancel()
 		switch {
 		case err == nil:
-			messages = again
-			l.conn.log.Info("broadcasts are heard again after a lost connection; those in between are missed", "exchange", l.queue.Exchange.Name)
+			messages, wait, there = again, mendPause, true
+			l.conn.log.Info("a queue of our own is there again after a lost connection; what was sent in between is lost", "queue", l.queue.Name)
 		case errors.Is(err, broker.ErrClosed) || l.conn.closed.Load():
 			return
 		default:
@@ -211,6 +217,16 @@ func (l *listener) Missed() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.missed
+}
+
+// Queue is the name of the queue.
+func (l *listener) Queue() string { return l.queue.Name }
+
+// Lost counts how often the queue was lost.
+func (l *listener) Lost() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost
 }
 
 // Close ends the subscription, and its queue with it. Closing twice is no error.

@@ -164,14 +164,14 @@ func (c *Conn) ensureQueue(ctx context.Context, name string) error {
 
 // delay readdresses a message to the delay queues.
 func (c *Conn) delay(ctx context.Context, o *outgoing, wait time.Duration, m marks) error {
-	if err := c.ensureDelays(ctx); err != nil {
-		return err
-	}
-	exchange, key, err := delayAddress(wait, o.exchange, o.key)
+	l, level, key, err := delayAddress(wait, o.exchange, o.key)
 	if err != nil {
 		return err
 	}
-	o.exchange, o.key = exchange, key
+	if err := c.ensureDelays(ctx, l, level); err != nil {
+		return err
+	}
+	o.exchange, o.key = l.at(level), key
 	// It would end the wait, in the wrong place.
 	m.expiration, o.msg.Expiration = o.msg.Expiration, ""
 	if own := m.table(); len(own) > 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/lovage-go/lovage/broker"
 )
 
@@ -34,6 +35,20 @@ func (c *Conn) Reply(ctx context.Context, _ time.Duration, m *broker.Message) er
 
 // Replies makes the queue that Celery's clients would have for a routing key.
 func (c *Conn) Replies(ctx context.Context, exchange, routingKey string) (broker.Listener, error) {
-	return c.listen(ctx, broker.Queue{Name: routingKey + "." + exchange, Transient: true, AutoDelete: true, Exclusive: c.opt.controlExclusive,
+	l, err := c.listen(ctx, broker.Queue{Name: routingKey + "." + exchange, Transient: true, AutoDelete: true, Exclusive: c.opt.controlExclusive,
 		Exchange: exchangeOf(exchange), RoutingKey: routingKey, Arguments: controlArguments()})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// ResultQueue makes the queue that Celery's rpc clients have: durable, on the
+// anonymous exchange, deleted with its consumer.
+func (c *Conn) ResultQueue(ctx context.Context, expires time.Duration) (broker.ResultListener, error) {
+	l, err := c.listen(ctx, broker.Queue{Name: uuid.NewString(), AutoDelete: true, Arguments: map[string]any{"x-expires": expires.Milliseconds()}})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }

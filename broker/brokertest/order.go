@@ -95,6 +95,32 @@ var orderCases = []testCase{
 		cs := w.consumer(w.conn, "q")
 		w.ack(cs, w.expect(cs, "a", "b")...)
 	}},
+	{"Delay/KeepsItsAddress", []Ability{Delay}, func(w *world) {
+		w.must(w.conn.Declare(w.ctx, bound("a.q", "dotted.tasks", "topic", "a.#"), broker.Named("q")))
+		now := time.Now()
+		var msgs []*broker.Message
+		for i := range 40 {
+			plain, topic := delayed("q", fmt.Sprint("q", i), now.Add(time.Duration(i)*7*time.Millisecond)), addressed("dotted.tasks", "a.b", fmt.Sprint("t", i))
+			topic.NotBefore = plain.NotBefore
+			msgs = append(msgs, plain, topic)
+		}
+		w.publish(msgs...)
+		cs := w.consumer(w.conn, "q")
+		w.must(cs.Update(w.ctx, broker.Named("q"), bound("a.q", "dotted.tasks", "topic", "a.#")))
+		ds := w.claim(cs, len(msgs))
+		seen := map[string]bool{}
+		for _, d := range ds {
+			seen[string(d.Body)] = true
+			if want := map[string]string{"q": " q", "a.q": "dotted.tasks a.b"}[d.Queue]; d.Exchange+" "+d.RoutingKey != want {
+				w.Errorf("%s came to queue %q as %q %q, want %q", d.Body, d.Queue, d.Exchange, d.RoutingKey, want)
+			}
+		}
+		if len(seen) != len(msgs) {
+			w.Errorf("%d different messages came, want %d", len(seen), len(msgs))
+		}
+		w.ack(cs, ds...)
+		w.nothing(cs)
+	}},
 	{"Delay/PastIsNow", []Ability{Delay}, func(w *world) {
 		w.publish(delayed("q", "a", time.Now().Add(-time.Hour)))
 		cs := w.consumer(w.conn, "q")
