@@ -67,6 +67,9 @@ type Config struct {
 	// ResultChordRetryInterval is how often a result store that does not count
 	// chords is asked whether a header is complete. Default 1 s.
 	ResultChordRetryInterval time.Duration
+	// ResultPersistent lets results that travel as messages (rpc://) survive a
+	// restart of the server. Default false.
+	ResultPersistent *bool
 	// ResultSerializer encodes results. Default json.
 	ResultSerializer string
 	// ResultAcceptContent lists the content types read from the result store.

@@ -61,7 +61,11 @@ func (a *App) Backend(ctx context.Context) (backend.Backend, error) {
 		if a.openBackend != nil {
 			return a.openBackend(ctx)
 		}
-		return backend.Open(ctx, backend.Config{URL: url, Options: a.conf.ResultBackendTransportOptions, Logger: a.log})
+		brokerURL, _ := a.brokerURL() // for results as messages, which miss it if it is needed
+		return backend.Open(ctx, backend.Config{
+			URL: url, Options: a.conf.ResultBackendTransportOptions, Logger: a.log,
+			BrokerURL: brokerURL, BrokerOptions: a.conf.BrokerTransportOptions, Expires: a.resultExpires(), Persistent: a.conf.ResultPersistent,
+		})
 	})
 	return b, closedError(err)
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 
+	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/backoff"
 	"github.com/lovage-go/lovage/protocol"
@@ -102,6 +104,9 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 	}
 	ctx, cancel := a.publishDeadline(ctx)
 	defer cancel()
+	if err := a.expect(ctx, c, m); err != nil {
+		return "", fmt.Errorf("task %q: %w", c.name, err)
+	}
 	ctx = context.WithValue(ctx, policyKey, a.policy(&o))
 	a.beforePublish(ctx, c.name, m)
 	if err := a.publish(ctx, m); err != nil {
@@ -112,6 +117,25 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 		r.addChild(m.Headers.ID)
 	}
 	return m.Headers.ID, nil
+}
+
+// expect tells a store whose results come as messages that this call's are
+// wanted, before it is sent, and where they go.
+func (a *App) expect(ctx context.Context, c *call, m *protocol.Message) error {
+	if c.ignored || m.Properties.ReplyTo != "" || a.openBackend != nil {
+		return nil
+	}
+	if url, err := a.backendURL(); err != nil || !strings.HasPrefix(url, "rpc:") {
+		return nil
+	}
+	b, err := a.Backend(ctx)
+	if err != nil {
+		return err
+	}
+	if e, ok := b.(backend.Expecter); ok {
+		m.Properties.ReplyTo, err = e.Expect(ctx, m.Headers.ID)
+	}
+	return err
 }
 
 // publishDeadline bounds a publish whose caller set no deadline.

@@ -81,7 +81,7 @@ var settingRows = append(storeRows[:len(storeRows):len(storeRows)], []Setting{
 	{Name: "result_exchange_type", Old: "CELERY_RESULT_EXCHANGE_TYPE", Type: "string", Default: "direct", Doc: "Its type"},
 	{Name: "result_expires", Old: "CELERY_TASK_RESULT_EXPIRES", Field: "ResultExpires", Type: "float", Unit: "s", Default: "86400", Doc: "How long a result is kept; 0 or none: for ever", Since: "0.1", limit: true},
 	{Name: "result_extended", Old: "CELERY_RESULT_EXTENDED", Field: "ResultExtended", Type: "bool", Default: "false", Doc: "Store the task's name, arguments, worker, retries and queue with the result", Since: "0.1"},
-	{Name: "result_persistent", Old: "CELERY_RESULT_PERSISTENT", Type: "bool", Default: "none", Doc: "RPC result messages survive broker restart"},
+	{Name: "result_persistent", Old: "CELERY_RESULT_PERSISTENT", Field: "ResultPersistent", Type: "bool", Default: "none", Doc: "Results that travel as messages (rpc) survive a restart of the server", Since: "0.1"},
 	{Name: "result_serializer", Old: "CELERY_RESULT_SERIALIZER", Field: "ResultSerializer", Type: "string", Default: "json", Doc: "Encoding of results", Since: "0.1"},
 	{Name: "security_cert_store", Old: "CELERY_SECURITY_CERT_STORE", Type: "string", Default: "none", Doc: "Glob of trusted PEM files"},
 	{Name: "security_certificate", Old: "CELERY_SECURITY_CERTIFICATE", Type: "string", Default: "none", Doc: "PEM path used for signing"},

@@ -245,6 +245,7 @@ type resolved struct {
 	ResultExpires                 time.Duration
 	ResultExtended                bool
 	ResultChordRetryInterval      time.Duration
+	ResultPersistent              bool
 	ResultSerializer              string
 	ResultAcceptContent           []string
 

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -68,7 +69,7 @@ func AwaitMany(ctx context.Context, b Backend, ids []string, f func(Record) (don
 			return nil
 		}
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return late(ctx, b, open)
 		}
 		if err != nil && !errors.Is(err, ErrUnavailable) {
 			return err
@@ -77,9 +78,20 @@ func AwaitMany(ctx context.Context, b Backend, ids []string, f func(Record) (don
 			w.pause = w.first
 		}
 		if err := w.wait(ctx); err != nil {
-			return err
+			return late(ctx, b, open)
 		}
 	}
+}
+
+// late is the cause of ctx, with why the records that are missing may never come.
+func late(ctx context.Context, b Backend, open []string) error {
+	d, ok := b.(Doubter)
+	for i := 0; ok && i < len(open); i++ {
+		if err := d.LateError(open[i]); err != nil {
+			return fmt.Errorf("task %s: %w: %w", open[i], err, context.Cause(ctx))
+		}
+	}
+	return context.Cause(ctx)
 }
 
 // look fetches open records, in their order, and returns those that are still

@@ -68,6 +68,15 @@ type LossCounter interface {
 	CountLoss(ctx context.Context, taskID string, keep time.Duration) (losses int, err error)
 }
 
+// Expecter is a store whose results come to the process that made the call.
+// Expect is called before the message of the call is sent; replyTo goes with it.
+type Expecter interface {
+	Expect(ctx context.Context, ids ...string) (replyTo string, err error)
+}
+
+// Doubter knows why a result that was waited for in vain may never come.
+type Doubter interface{ LateError(id string) error }
+
 // Cleaner deletes expired records of a store that does not do it by itself.
 type Cleaner interface {
 	Cleanup(ctx context.Context) (deleted int, err error)
@@ -85,6 +94,12 @@ type Config struct {
 	URL     string
 	Options map[string]any // result_backend_transport_options, Celery's names
 	Logger  *slog.Logger   // nil: slog.Default()
+
+	// For results that travel as messages.
+	BrokerURL     string
+	BrokerOptions map[string]any
+	Expires       time.Duration // result_expires; 0: the driver's default
+	Persistent    bool          // result_persistent: messages survive the server's restart
 }
 
 // Log returns the logger, never nil.
@@ -108,6 +123,7 @@ var drivers = scheme.Table[Opener]{Kind: "result backend", Setting: "result_back
 	"socket":       "github.com/lovage-go/lovage/backend/redisbackend",
 	"sentinel":     "github.com/lovage-go/lovage/backend/redisbackend",
 	"rediscluster": "github.com/lovage-go/lovage/backend/redisbackend",
+	"rpc":          "github.com/lovage-go/lovage/backend/rpcbackend",
 }}
 
 // Register makes a driver available under URL schemes. It is called from a

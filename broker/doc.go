@@ -6,6 +6,8 @@
 //	feature                               interface
 //	------------------------------------  ----------------
 //	events, remote control, broadcast     Fanouter
+//	replies to remote control in a queue  ReplyQueuer
+//	results as messages                   ResultQueuer
 //	purge                                 Purger
 //	queue lengths                         Lengther
 //	look without taking                   Peeker

@@ -38,6 +38,21 @@ type ReplyQueuer interface {
 	Replies(ctx context.Context, exchange, routingKey string) (Listener, error)
 }
 
+// ResultQueuer makes queues in which results wait for the process that called.
+type ResultQueuer interface {
+	// ResultQueue makes a queue under a random name and receives from it. Without
+	// a listener it is deleted, after expires at the latest.
+	ResultQueue(ctx context.Context, expires time.Duration) (ResultListener, error)
+}
+
+// ResultListener receives from a queue of its own, and makes it again under its
+// name when it is lost.
+type ResultListener interface {
+	Listener
+	Queue() string
+	Lost() int64 // how often the queue was lost
+}
+
 // Purger deletes what waits in a queue (ready and delayed, not claimed).
 type Purger interface {
 	Purge(ctx context.Context, queue string) (int, error)

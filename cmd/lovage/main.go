@@ -7,6 +7,7 @@ package main
 import (
 	"github.com/lovage-go/lovage"
 	_ "github.com/lovage-go/lovage/backend/redisbackend"
+	_ "github.com/lovage-go/lovage/backend/rpcbackend"
 	_ "github.com/lovage-go/lovage/broker/amqpbroker"
 	_ "github.com/lovage-go/lovage/broker/redisbroker"
 	"github.com/lovage-go/lovage/cli"
