@@ -291,8 +291,7 @@ func (cs *Consumer) deliveries(claims []*claim) []broker.Delivery {
 func (cs *Consumer) mend(ctx context.Context, limit int) (wait time.Duration, err error) {
 	cs.mu.Lock()
 	for name, l := range cs.lanes {
-		cause, over := l.over()
-		if !over {
+		if !l.over() {
 			continue
 		}
 		delete(cs.lanes, name)
@@ -300,8 +299,6 @@ func (cs *Consumer) mend(ctx context.Context, limit int) (wait time.Duration, er
 			err = fmt.Errorf("%w: %w", broker.ErrUnavailable, l.s.why())
 			continue
 		}
-		cs.conn.log.Warn("RabbitMQ closed the channel of a queue, which is opened again; what was claimed by it is delivered again",
-			"queue", name, "error", cause)
 		cs.later()
 	}
 	missing := slices.ContainsFunc(cs.queues, func(q broker.Queue) bool { return cs.lanes[q.Name] == nil })

@@ -30,7 +30,6 @@ type lane struct {
 	unacked int
 	retired bool // it takes no more, and ends with its last claim
 	ended   bool
-	cause   error
 	late    map[uint64]bool // tags that came after the end of the consumer
 }
 
@@ -121,9 +120,12 @@ func (l *lane) pump(messages <-chan amqp.Delivery, closed <-chan *amqp.Error, ca
 		}
 	default:
 	}
-	if l.isRetired() && cause == nil {
-		select { // cancelled by us; the channel lives on for its claims
-		case <-closed:
+	if l.isRetired() && cause == nil { // ended by us; the channel lives on for its claims
+		select {
+		case e := <-closed:
+			if e != nil {
+				cause = e
+			}
 		case <-l.s.lost:
 		}
 	}
@@ -147,9 +149,14 @@ func (l *lane) end(cause error) {
 		l.mu.Unlock()
 		return
 	}
-	l.ended, l.cause = true, cause
+	l.ended = true
+	held := l.unacked
 	l.ready, l.order = nil, nil
 	l.mu.Unlock()
+	if l.s.alive() && !errors.Is(cause, broker.ErrClosed) {
+		l.cs.conn.log.Warn("RabbitMQ closed the channel of a queue, which is opened again; what was claimed by it is delivered again",
+			"queue", l.queue.Name, "claimed", held, "error", cause)
+	}
 	l.s.tap.forget(l.tag)
 	l.cs.ring()
 }
@@ -160,10 +167,10 @@ func (l *lane) isRetired() bool {
 	return l.retired
 }
 
-func (l *lane) over() (error, bool) {
+func (l *lane) over() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.cause, l.ended
+	return l.ended
 }
 
 // take claims messages.

@@ -1,0 +1,267 @@
+package amqpbroker_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/broker/amqpbroker"
+	"github.com/lovage-go/lovage/internal/testenv"
+	"github.com/lovage-go/lovage/protocol"
+)
+
+// healed is how soon all must go on after the server is well again.
+const healed = 5 * time.Second
+
+func task(queue, id string) *broker.Message {
+	return &broker.Message{
+		Headers:    protocol.Headers{Lang: "go", Task: "t", ID: id, RootID: id},
+		Properties: protocol.Properties{ContentType: protocol.ContentJSON, ContentEncoding: protocol.EncodingUTF8, CorrelationID: id, DeliveryMode: 2},
+		Body:       []byte(id), RoutingKey: queue, Queue: queue,
+	}
+}
+
+// site is a connection with a consumer of queue q, and what they log.
+type site struct {
+	*testing.T
+	c   *amqpbroker.Conn
+	cs  broker.Consumer
+	log *logged
+}
+
+// logged keeps a log for looking.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func newSite(t *testing.T, url string, options map[string]any) *site {
+	t.Helper()
+	s := &site{T: t, log: new(logged)}
+	var err error
+	s.c, err = amqpbroker.Open(t.Context(), broker.Config{URL: url, Options: options, Logger: slog.New(slog.NewTextHandler(s.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.c.Close(); err != nil && !broker.Retryable(err) {
+			t.Errorf("close: %v", err)
+		}
+	})
+	s.cs, err = s.c.Consume(t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("q")}, Worker: "test", Window: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *site) publish(ids ...string) {
+	s.Helper()
+	for _, id := range ids {
+		if err := s.c.Publish(s.Context(), task("q", id)); err != nil {
+			s.Fatalf("publish %s: %v", id, err)
+		}
+	}
+}
+
+// claim takes one message; an unavailable broker is asked again until ctx ends.
+func (s *site) claim(ctx context.Context) *broker.Delivery {
+	s.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ds, err := s.cs.Claim(ctx, 1)
+		switch {
+		case err == nil:
+			return &ds[0]
+		case !broker.Retryable(err) || ctx.Err() != nil:
+			s.Fatalf("claim: %v\n%s", err, s.log)
+		}
+		<-tick.C
+	}
+}
+
+func (s *site) settle(d *broker.Delivery, a broker.Action) error {
+	return s.cs.Settle(s.Context(), broker.Settlement{Delivery: d, Action: a})
+}
+
+// works sends a message through, trying again, within a time.
+func (s *site) works(within time.Duration) {
+	s.Helper()
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(s.Context(), within+25*time.Second)
+	defer cancel()
+	id := fmt.Sprint("works", start.UnixNano())
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := s.c.Publish(ctx, task("q", id))
+		if err == nil {
+			break
+		}
+		if !broker.Retryable(err) || ctx.Err() != nil {
+			s.Fatalf("publish: %v\n%s", err, s.log)
+		}
+		<-tick.C
+	}
+	for {
+		d := s.claim(ctx)
+		if err := s.settle(d, broker.Ack); err != nil {
+			s.Fatalf("ack: %v", err)
+		}
+		if string(d.Body) == id {
+			break
+		}
+	}
+	if took := time.Since(start); took > within {
+		s.Errorf("it works again after %v, want at most %v\n%s", took, within, s.log)
+	}
+}
+
+func (s *site) logs(text string) {
+	s.Helper()
+	if !strings.Contains(s.log.String(), text) {
+		s.Errorf("the log does not say %q:\n%s", text, s.log)
+	}
+}
+
+func vhostOf(url string) string { return url[strings.LastIndex(url, "/")+1:] }
+
+func TestQueueDeletedUnderConsumer(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	url := server.Vhost(t)
+	s := newSite(t, url, nil)
+	s.publish("a")
+	d := s.claim(limit(t, 20*time.Second))
+	server.Control(t, "delete_queue", "--vhost", vhostOf(url), "q")
+	s.works(healed)
+	if err := s.settle(d, broker.Ack); !errors.Is(err, broker.ErrLeaseLost) {
+		t.Errorf("ack of a message whose channel is gone: %v, want ErrLeaseLost", err)
+	}
+	s.logs("the queue was deleted")
+}
+
+func TestConnectionClosedByServer(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	url := server.Vhost(t)
+	s := newSite(t, url, nil)
+	s.publish("a", "b")
+	d := s.claim(limit(t, 20*time.Second))
+	server.Control(t, "close_all_connections", "--vhost", vhostOf(url), "maintenance")
+	start := time.Now()
+	again := s.claim(limit(t, 20*time.Second))
+	if took := time.Since(start); took > healed {
+		t.Errorf("consuming again after %v", took)
+	}
+	if !again.Redelivered || string(again.Body) != string(d.Body) {
+		t.Errorf("got %q, redelivered %v, want %q again", again.Body, again.Redelivered, d.Body)
+	}
+	if err := s.settle(d, broker.Ack); !errors.Is(err, broker.ErrLeaseLost) {
+		t.Errorf("ack by a tag of the old channel: %v, want ErrLeaseLost", err)
+	}
+	if err := s.settle(again, broker.Ack); err != nil {
+		t.Error(err)
+	}
+	s.works(healed)
+	s.logs("maintenance")
+}
+
+// TestServerFaults: what needs a node of its own, one after the other.
+func TestServerFaults(t *testing.T) {
+	t.Parallel()
+	server := testenv.PrivateRabbitMQ(t, "consumer_timeout = 1500")
+	server.Control(t, "eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+	t.Run("ConsumerTimeout", func(t *testing.T) {
+		s := newSite(t, server.Vhost(t), nil)
+		s.publish("a", "b")
+		ctx := limit(t, 25*time.Second)
+		d := s.claim(ctx)
+		for again := s.claim(ctx); ; again = s.claim(ctx) {
+			if string(again.Body) == "a" { // given back by the server
+				if err := s.settle(again, broker.Ack); err != nil {
+					t.Error(err)
+				}
+				break
+			}
+			if err := s.settle(again, broker.Ack); err != nil && !errors.Is(err, broker.ErrLeaseLost) {
+				t.Error(err)
+			}
+		}
+		if err := s.settle(d, broker.Ack); !errors.Is(err, broker.ErrLeaseLost) {
+			t.Errorf("ack after the consumer timeout: %v, want ErrLeaseLost", err)
+		}
+		s.works(healed)
+		s.logs("PRECONDITION_FAILED - delivery acknowledgement on channel")
+	})
+	t.Run("MemoryAlarm", func(t *testing.T) {
+		s := newSite(t, server.Vhost(t), nil)
+		s.publish("before")
+		server.Control(t, "set_vm_memory_high_watermark", "0.00001")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var err error
+		for err == nil { // the first may be taken before the alarm reaches us
+			err = s.c.Publish(ctx, task("q", "in alarm"))
+		}
+		if !errors.Is(err, broker.ErrUnavailable) || ctx.Err() == nil {
+			t.Errorf("publish in alarm: %v, want ErrUnavailable at the deadline", err)
+		}
+		d := s.claim(limit(t, 10*time.Second)) // consuming and acks go on
+		if err := s.settle(d, broker.Ack); err != nil {
+			t.Errorf("ack in alarm: %v", err)
+		}
+		server.Control(t, "set_vm_memory_high_watermark", "0.9")
+		s.works(healed)
+		s.logs("RabbitMQ takes no messages")
+		s.logs("RabbitMQ takes messages again")
+	})
+	t.Run("NodeDiesAndComesBack", func(t *testing.T) {
+		s := newSite(t, server.Vhost(t), nil)
+		confirmed := map[string]bool{}
+		for i := range 200 {
+			id := fmt.Sprint(i)
+			s.publish(id)
+			confirmed[id] = true
+		}
+		server.Stop(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		if err := s.c.Publish(ctx, task("q", "x")); !errors.Is(err, broker.ErrUnavailable) {
+			t.Errorf("publish to a dead node: %v, want ErrUnavailable", err)
+		}
+		server.Start(t)
+		start := time.Now()
+		for len(confirmed) > 0 {
+			d := s.claim(limit(t, 20*time.Second))
+			delete(confirmed, string(d.Body))
+			if err := s.settle(d, broker.Ack); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(start); len(confirmed) == 199 && took > healed {
+				t.Errorf("consuming again after %v", took)
+			}
+		}
+		s.works(healed)
+	})
+}
