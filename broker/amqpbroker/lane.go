@@ -29,6 +29,7 @@ type lane struct {
 	order   []*claim   // all unsettled, in the order of their tags
 	unacked int
 	retired bool // it takes no more, and ends with its last claim
+	stopped bool // and its consumer is gone
 	ended   bool
 	late    map[uint64]bool // tags that came after the end of the consumer
 }
@@ -202,7 +203,7 @@ func (l *lane) retire(ctx context.Context) error {
 	l.retired = true
 	l.mu.Unlock()
 	l.s.tap.watch(l.tag, l.tooLate)
-	return l.s.call(ctx, func() error {
+	err := l.s.call(ctx, func() error {
 		if err := l.ch.Cancel(l.tag, false); err != nil {
 			return err
 		}
@@ -213,6 +214,13 @@ func (l *lane) retire(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = true
+	if l.ended {
+		return nil
+	}
+	return err
 }
 
 // tooLate gives a message back that the server sent after it had ended the
