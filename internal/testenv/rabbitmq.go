@@ -216,7 +216,7 @@ func (s *RabbitServer) start() error {
 		"\nvm_memory_high_watermark.relative = 0.9\ndisk_free_limit.absolute = 1MB\nlog.file = false\nlog.console = true\nlog.console.level = warning\n" + s.conf + "\n"
 	err := errors.Join(
 		os.WriteFile(filepath.Join(s.dir, "rabbitmq.conf"), []byte(conf), 0o600),
-		os.WriteFile(filepath.Join(s.dir, "plugins"), []byte("[rabbitmq_management].\n"), 0o600),
+		os.WriteFile(filepath.Join(s.dir, "plugins"), []byte("[rabbitmq_management,rabbitmq_auth_mechanism_ssl].\n"), 0o600),
 	)
 	if err != nil {
 		return err
@@ -241,7 +241,9 @@ func (s *RabbitServer) answers(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if err := s.manage(http.MethodGet, "/api/aliveness-test/%2F", nil); err == nil {
-			return nil
+			if c, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.Addr); err == nil { // its port opens last
+				return c.Close()
+			}
 		}
 		select {
 		case <-tick.C:
