@@ -18,7 +18,7 @@ package() {
     postgres) echo postgresql ;;
     rabbitmq) echo rabbitmq-server ;;
     gcc)      echo "gcc libc6-dev" ;;
-    *)      echo "deps.sh: nothing is known by the name $1" >&2; exit 2 ;;
+    *)        echo "deps.sh: nothing is known by the name $1" >&2; exit 2 ;;
   esac
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,7 +62,14 @@ func Open(ctx context.Context, cfg backend.Config) (*Backend, error) {
 	if cfg.BrokerURL == "" {
 		return nil, errors.New("rpc results go by the broker: set broker_url")
 	}
-	conn, err := broker.Open(ctx, broker.Config{URL: cfg.BrokerURL, Options: cfg.BrokerOptions, Logger: cfg.Logger})
+	var conn broker.Conn
+	var err error
+	for _, url := range strings.Split(cfg.BrokerURL, ";") { // the first that can be reached
+		conn, err = broker.Open(ctx, broker.Config{URL: strings.TrimSpace(url), Options: cfg.BrokerOptions, Logger: cfg.Logger})
+		if err == nil || !broker.Retryable(err) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("rpc results: %w", fault(err))
 	}

@@ -1,14 +1,18 @@
 package amqpbroker_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/broker/amqpbroker"
+	"github.com/lovage-go/lovage/control"
 	"github.com/lovage-go/lovage/internal/testenv"
+	"github.com/lovage-go/lovage/worker"
 )
 
 // TestPassive: an account without the right to configure uses what is there, and
@@ -100,5 +104,36 @@ func TestRefusals(t *testing.T) {
 	}
 	if err := admin.Publish(t.Context(), task("shaped", "a")); err != nil {
 		t.Errorf("after a refusal: %v", err)
+	}
+}
+
+// TestDocumentedPermissions: what docs/interop.md says that an account needs is
+// enough for a worker with events and remote control, and a client with rpc results.
+func TestDocumentedPermissions(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	own := `q|celery_delayed.*|lovage_delayed.*|lovage\.dead|.*celery\.pidbox|celeryev.*|[0-9a-f-]{36}`
+	url := server.User(t, server.Vhost(t), "bounded", "^("+own+")$", "^("+own+`|amq\.default)$`, "^("+own+")$")
+	p := place{broker: url, backend: "rpc://", queue: "q"}
+	goWorkerWith(t, p.app(), func(c *worker.Config) { c.TaskEvents = true })
+	app := p.app()
+	defer app.Close(context.Background())
+	ctx := limit(t, 25*time.Second)
+	for _, wait := range []time.Duration{0, 50 * time.Millisecond, time.Second} {
+		res, err := lovage.Remote[addArgs, int](app, "go.add").Delay(ctx, addArgs{X: 2, Y: 3}, lovage.Countdown(wait))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := res.Get(ctx); err != nil || n != 5 {
+			t.Errorf("after %v: %d, %v", wait, n, err)
+		}
+	}
+	if replies, err := app.Control().Ping(ctx, control.Options{Reply: true, Limit: 1, Timeout: 10 * time.Second}); err != nil || len(replies) != 1 {
+		t.Errorf("ping: %v, %v", replies, err)
+	}
+	c := open(t, url, nil)
+	defer c.Close()
+	if err := c.Declare(ctx, broker.Named("another")); err == nil {
+		t.Error("a queue was made that the account may not make: the test shows nothing")
 	}
 }

@@ -140,7 +140,9 @@ func (cs *Consumer) rested() {
 	cs.mu.Lock()
 	var lanes []*lane
 	for _, l := range cs.lanes {
-		lanes = append(lanes, l)
+		if !l.queue.AutoDelete { // it would be deleted
+			lanes = append(lanes, l)
+		}
 	}
 	cs.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
@@ -162,6 +164,9 @@ func (cs *Consumer) open(ctx context.Context, limit int) error {
 			return nil
 		}
 		q, window := cs.queues[i], cs.share(limit)
+		if q.AutoDelete { // its consumer cannot be replaced
+			window = cs.window
+		}
 		cs.mu.Unlock()
 		s, err := cs.conn.in.get(ctx)
 		if err != nil {
@@ -341,7 +346,7 @@ func (cs *Consumer) widen(ctx context.Context, limit int, waited time.Duration) 
 	want := cs.share(limit)
 	var narrow []*lane
 	for _, l := range cs.lanes {
-		if !l.saturated() {
+		if !l.saturated() || l.queue.AutoDelete {
 			continue // what its window has room for may be under way
 		}
 		if left := patience - waited; l.window*2 <= want || left <= 0 {

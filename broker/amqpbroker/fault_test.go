@@ -187,6 +187,21 @@ func TestConnectionClosedByServer(t *testing.T) {
 	s.logs("maintenance")
 }
 
+// TestHeartbeat: a server that says nothing any more, not even a heartbeat, is gone.
+func TestHeartbeat(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	proxy := testenv.NewProxy(t, server.Addr)
+	s := newSite(t, strings.Replace(server.Vhost(t), server.Addr, proxy.Addr, 1), map[string]any{"heartbeat": 1, "connect_timeout": 2})
+	s.works(healed)
+	proxy.Hold()
+	if _, err := s.cs.Claim(limit(t, 20*time.Second), 1); !errors.Is(err, broker.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("claim from a silent server: %v, want ErrUnavailable before the deadline", err)
+	}
+	proxy.Release()
+	s.works(healed)
+}
+
 // TestServerFaults: what needs a node of its own, one after the other.
 func TestServerFaults(t *testing.T) {
 	t.Parallel()

@@ -66,7 +66,7 @@ func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement
 // back to us, and what is in our window would overtake it.
 func (cs *Consumer) stopFor(ctx context.Context, l *lane, list []*settlement) {
 	for _, st := range list {
-		if st.action == broker.HandBack {
+		if st.action == broker.HandBack && !l.queue.AutoDelete {
 			if err := cs.leave(ctx, l); err != nil {
 				cs.conn.log.Warn("a consumer could not be stopped", "queue", l.queue.Name, "error", err)
 			}
