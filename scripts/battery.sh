@@ -10,6 +10,7 @@ go test -count=1 -timeout 60m -v -run TestChordsEndOnce ./internal/battery -chor
 go test -count=1 -timeout 60m -v -run Stress ./worker -battery 250 -seed "$seed" | tee -a "$log"
 go test -count=1 -timeout 60m -v ./internal/faults -battery -seed "$seed" | tee -a "$log"
 go test -count=1 -timeout 60m -v -run InteropKill ./internal/interop -battery -seed "$seed" | tee -a "$log"
+go test -count=1 -timeout 30m -v -run ETAFromPython ./broker/amqpbroker -battery | tee -a "$log"
 {
 	echo '# The last full battery'
 	echo
