@@ -2,6 +2,7 @@ package lovage
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -353,7 +354,8 @@ func (p *application) fail(s *sig, state State, info *ErrorInfo, counts bool) er
 		form := info.Form()
 		text := form.AppendJSON(nil)
 		step := &Request{ID: id, Task: s.task, ParentID: p.r.ID, RootID: p.r.RootID, Group: o.text("group_id"), app: p.app,
-			Args: RawArgs(s.args), Kwargs: RawKwargs(s.kwargs), Hostname: p.r.Hostname, Delivery: p.r.Delivery}
+			Args: RawArgs(s.args), Kwargs: RawKwargs(s.kwargs), Hostname: p.r.Hostname, Delivery: p.r.Delivery,
+			ReplyTo: cmp.Or(o.text("reply_to"), p.r.ReplyTo), CorrelationID: id}
 		rec, err := p.app.encodeRecord(step, state, text, info.Traceback)
 		if err != nil {
 			return err
