@@ -156,6 +156,15 @@ func (a *App) SetDefaultLogger(l *slog.Logger) {
 	}
 }
 
+// UseLogger replaces the logger, whoever chose it. It is for the children of a
+// process pool, whose parent writes their lines, and must be called before
+// anything runs.
+func (a *App) UseLogger(l *slog.Logger) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.log = l
+}
+
 // Configure changes the configuration before the App's first use, for sources
 // that are read after declaration: file, environment, command line. What is
 // noteworthy comes back as warnings.
@@ -288,14 +297,18 @@ func (a *App) runnable(builtin bool) []*Definition {
 	return list
 }
 
-// Init runs Init of every registered task, once per process: a worker calls it
-// before it is ready. The first error names its task, ends it and stays: a task
-// is not initialised twice. ctx reaches the hooks, its cancellation too.
-func (a *App) Init(ctx context.Context) error {
+// Init runs Init of the tasks given, or of every registered one, once per
+// process: a worker calls it before it is ready. The first error names its task,
+// ends it and stays: a task is not initialised twice. ctx reaches the hooks, its
+// cancellation too.
+func (a *App) Init(ctx context.Context, tasks ...*Definition) error {
 	if err := a.Freeze(); err != nil {
 		return err
 	}
-	for _, d := range a.Tasks() {
+	if len(tasks) == 0 {
+		tasks = a.Tasks()
+	}
+	for _, d := range tasks {
 		if err := d.life.init(ctx); err != nil {
 			return err
 		}

@@ -192,6 +192,12 @@ type Config struct {
 	// WorkerPool is how runs are carried out: goroutine, prefork or solo. Default
 	// goroutine; Celery's is prefork.
 	WorkerPool string
+	// WorkerMaxTasksPerChild replaces a child of the prefork pool after that many
+	// runs. Default: never.
+	WorkerMaxTasksPerChild int
+	// WorkerMaxMemoryPerChild replaces a child whose resident memory, in KiB, is
+	// above it when a run has ended. Default: never.
+	WorkerMaxMemoryPerChild int
 	// WorkerDisableRateLimits ignores rate limits. Default false.
 	WorkerDisableRateLimits *bool
 	// WorkerSendTaskEvents sends events about each run. Default false.

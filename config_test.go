@@ -218,7 +218,7 @@ func TestWrongValuesAreErrors(t *testing.T) {
 		{"result_expires", "soon", `got a text, want seconds as a number, or a duration such as "1h30m"`},
 		{"result_expires", 1e30, "want seconds"}, {"result_expires", -5, "want at least 0, or none for no limit"},
 		{"task_max_worker_losses", 0, "got 0, want at least 1, or none for no limit"},
-		{"worker_pool", "prefrok", `got "prefrok", want one of goroutine, prefork, solo, threads; did you mean prefork?`},
+		{"worker_pool", "prefrok", `got "prefrok", want one of goroutine, prefork, solo, threads, gevent, eventlet, processes; did you mean prefork?`},
 		{"task_protocol", 3, `got "3", want one of 1, 2`},
 		{"accept_content", map[string]any{}, "got a map, want a list of texts"},
 		{"broker_transport_options", "a=1", "got a text, want a map, as a JSON object"},

@@ -38,7 +38,16 @@ type Outcome struct {
 }
 
 // Repr is the result as Python would print it, shortened, for people.
-func (o *Outcome) Repr() string { return reprResult(o.Result, defaultReprSize) }
+func (o *Outcome) Repr() string {
+	if text, ok := o.Result.(Shown); ok {
+		return string(text)
+	}
+	return reprResult(o.Result, defaultReprSize)
+}
+
+// Shown is a result of which only the Repr is known: that of a run in a child of
+// the process.
+type Shown string
 
 // Effects are all that the end of a run causes, as data.
 type Effects struct {
@@ -218,7 +227,7 @@ func (d *Definition) classify(ctx context.Context, r *Request, value any, err er
 		case errors.Is(cause, ErrLeaseLost):
 			return Outcome{Info: newErrorInfo(err, d.where), Fenced: ErrLeaseLost}
 		case errors.Is(cause, ErrRevoked):
-			return Outcome{State: Revoked, Info: revokedInfo("terminated")}
+			return Terminated()
 		case errors.Is(cause, ErrShutdown) && d.set.AcksLate:
 			return Outcome{Info: newErrorInfo(cause, d.where)}
 		case errors.Is(cause, ErrSoftTimeLimit) && !errors.Is(err, ErrSoftTimeLimit):
@@ -247,6 +256,9 @@ func Expired() Outcome { return Outcome{State: Revoked, Info: revokedInfo("expir
 
 // RevokedOutcome is the outcome of a task that was revoked before it ran.
 func RevokedOutcome() Outcome { return Outcome{State: Revoked, Info: revokedInfo("revoked")} }
+
+// Terminated is the outcome of a run that was revoked and killed.
+func Terminated() Outcome { return Outcome{State: Revoked, Info: revokedInfo("terminated")} }
 
 // TimedOut is the outcome of a run that passed its hard time limit.
 func TimedOut(limit time.Duration) Outcome {

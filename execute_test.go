@@ -348,6 +348,7 @@ func TestExtendedRecord(t *testing.T) {
 type slots struct{ d *diary }
 
 func (s slots) Release()                        { s.d.write("release") }
+func (s slots) GiveUp()                         { s.d.write("release") }
 func (s slots) Reacquire(context.Context) error { s.d.write("reacquire"); return nil }
 
 func TestSlots(t *testing.T) {

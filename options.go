@@ -106,6 +106,7 @@ type options struct {
 	retryOn, dontRetryOn, throws                               []func(error) bool
 	retryBackoff                                               *retryBackoff
 	resultRepr                                                 *int
+	isolated                                                   *bool
 	base                                                       func() Base
 	meta                                                       map[string]any
 
@@ -301,6 +302,15 @@ func Trail(on bool) TaskOption { return taskOption(func(o *options) { o.trail = 
 
 // ResultReprMaxSize bounds the text of the result in logs and events. Default 1024.
 func ResultReprMaxSize(n int) TaskOption { return taskOption(func(o *options) { o.resultRepr = &n }) }
+
+// Isolated runs the task in a child process also in a worker whose pool is
+// goroutine: a hard time limit kills it, and what it does to its process happens
+// to nobody else. The worker keeps a small pool for such tasks, in which their
+// Init runs. In the pools prefork and solo it changes nothing.
+func Isolated() TaskOption {
+	on := true
+	return taskOption(func(o *options) { o.isolated = &on })
+}
 
 // WithBase gives a plain function a base class: a fresh instance from new
 // carries its hooks and resources, reachable by [Self].

@@ -88,6 +88,9 @@ type RawKwargs json.RawMessage
 type Slot interface {
 	// Release gives the place to another run; this one goes on without it.
 	Release()
+	// GiveUp is Release by a run of which nothing but its end is left: a place
+	// that is of use to others only after that keeps still.
+	GiveUp()
 	// Reacquire takes a place again.
 	Reacquire(ctx context.Context) error
 }
@@ -147,7 +150,7 @@ func (r *Request) giveUpSlot() {
 	r.slotMu.Lock()
 	defer r.slotMu.Unlock()
 	if r.slot != nil && r.lent == 0 {
-		r.slot.Release()
+		r.slot.GiveUp()
 	}
 	r.slot = nil
 }

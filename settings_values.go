@@ -200,8 +200,11 @@ func (r *resolved) fallbacks(c Config) (err error) {
 	if r.WorkerConcurrency == 0 {
 		r.WorkerConcurrency = proc.CPUs()
 	}
-	if r.WorkerPool == "threads" { // Celery's word for runs that share a process
+	switch r.WorkerPool { // Celery's words
+	case "threads", "gevent", "eventlet":
 		r.WorkerPool = "goroutine"
+	case "processes":
+		r.WorkerPool = "prefork"
 	}
 	if r.TaskSoftTimeLimit > 0 && r.TaskTimeLimit > 0 && r.TaskSoftTimeLimit > r.TaskTimeLimit {
 		return fmt.Errorf("setting task_soft_time_limit is %v and task_time_limit %v: make the soft limit the shorter one", r.TaskSoftTimeLimit, r.TaskTimeLimit)
@@ -300,6 +303,8 @@ type resolved struct {
 	WorkerPrefetchMultiplier  int
 	WorkerPool                string
 	WorkerUnknownTask         string
+	WorkerMaxTasksPerChild    int
+	WorkerMaxMemoryPerChild   int
 	WorkerDisableRateLimits   bool
 	WorkerSendTaskEvents      bool
 	WorkerEnableRemoteControl bool

@@ -27,6 +27,7 @@ type TaskSettings struct {
 	Typing                   bool
 	Trail                    bool
 	ResultReprMaxSize        int
+	Isolated                 bool // in a child process, also in the goroutine pool
 }
 
 const (
@@ -56,6 +57,7 @@ func (d *Definition) settings() TaskSettings {
 		Typing:                   or(o.typing, true),
 		Trail:                    or(o.trail, true),
 		ResultReprMaxSize:        or(o.resultRepr, defaultReprSize),
+		Isolated:                 or(o.isolated, false),
 	}
 }
 

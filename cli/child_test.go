@@ -220,3 +220,32 @@ func TestSecondSignalIsCold(t *testing.T) {
 		t.Errorf("queues: exit code %d, %q; want the message back in its queue", code, out)
 	}
 }
+
+func TestPreforkProcess(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	w := p.worker("-l", "info", "-P", "processes", "-c", "2", "--max-tasks-per-child=1", "-n", "w1@%h")
+	w.sees(" ready.")
+	for range 2 {
+		code, stdout, stderr := p.run("call", "proj.add", "-a", "[2, 3]", "--wait=20", "-q")
+		if code != cli.ExitOK || stdout != "5\n" || stderr != "" {
+			t.Errorf("call --wait: exit code %d, stdout %q, stderr %q; want 0, 5 and nothing", code, stdout, stderr)
+		}
+	}
+	w.sees(" is replaced: it has run 1 tasks (worker_max_tasks_per_child)")
+	if code, _, _ := p.run("call", "proj.hang"); code != cli.ExitOK {
+		t.Fatalf("call: exit code %d, want 0", code)
+	}
+	w.sees("]: hanging")
+	w.signal(syscall.SIGTERM)
+	w.sees("Warm shutdown")
+	w.signal(syscall.SIGTERM)
+	if code := w.wait(); code != cli.ExitFailure {
+		t.Errorf("the second SIGTERM: exit code %d, want 1:\n%s", code, w.output())
+	}
+	for _, want := range []string{".> concurrency: 2 (prefork)", ": INFO/MainProcess] Task proj.add[", ": INFO/ForkPoolWorker-", ": WARNING/ForkPoolWorker-"} {
+		if !strings.Contains(w.output(), want) {
+			t.Errorf("the worker's output lacks %q:\n%s", want, w.output())
+		}
+	}
+}

@@ -48,7 +48,7 @@ func TestWrongUsage(t *testing.T) {
 		{"call", "a", "--eta", "2026-12-31T00:00:00Z", "--countdown", "1"}, {"call", "a", "--wait=long"},
 		{"dead", "lst"}, {"dead", "show"}, {"dead", "drop"}, {"dead", "requeue", "1", "--all"}, {"dead", "drop", "1", "-Q", "a"}, {"dead", "list", "-n", "0"},
 		{"queue", "pase"}, {"queue", "pause"}, {"status", "-t", "0"}, {"purge", "now"},
-		{"worker", "now"}, {"worker", "-P", "prefork"}, {"worker", "-P", "gorutine"}, {"worker", "-B"}, {"worker", "-D"}, {"worker", "--uid", "1"},
+		{"worker", "now"}, {"worker", "--max-tasks-per-child", "0"}, {"worker", "-P", "gorutine"}, {"worker", "-B"}, {"worker", "-D"}, {"worker", "--uid", "1"},
 		{"worker", "-c", "0"}, {"worker", "-l", "loud"}, {"worker", "--time-limit", "1", "--soft-time-limit", "2"}, {"worker", "--log-format", "xml"},
 		{"worker", "worker_concurrency=many"}, {"worker", "--concurency", "2"},
 		{"result"}, {"version", "now"}, {"--workdir", "/nowhere/at/all", "report"},

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/internal/term"
 )
 
@@ -54,6 +55,10 @@ func levelName(l slog.Level) string {
 // defaultLog is the log of a client command: warnings and worse, one line each,
 // on standard error.
 func (s *session) defaultLog() {
+	if lovage.IsChild() { // its parent has told
+		s.app.SetDefaultLogger(slog.New(slog.DiscardHandler))
+		return
+	}
 	s.app.SetDefaultLogger(slog.New(newHandler(s.err, handlerConfig{
 		level: slog.LevelWarn, paint: s.err.Paint, format: "%(levelname)s: %(message)s",
 	})))

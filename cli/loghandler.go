@@ -67,7 +67,13 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 		attrs = append(attrs, a)
 		return true
 	})
-	line := lineData{record: &r}
+	line := lineData{record: &r, pid: strconv.Itoa(proc.PID())}
+	if name := textOf(attrs, "process"); strings.HasPrefix(name, "ForkPoolWorker-") {
+		line.process = name
+		if i := slices.IndexFunc(attrs, func(a slog.Attr) bool { return a.Key == "pid" }); i >= 0 {
+			line.pid = attrs[i].Value.String()
+		}
+	}
 	if req := lovage.RequestFrom(ctx); req != nil {
 		line.task, line.id = req.Task, req.ID
 	} else {
@@ -80,6 +86,9 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	var b strings.Builder
 	b.WriteString(r.Message)
 	for _, a := range attrs {
+		if line.process != "" && (a.Key == "process" || a.Key == "pid") {
+			continue
+		}
 		if inTask && (a.Key == "task" && a.Value.String() == line.task || a.Key == "id" && a.Value.String() == line.id) {
 			continue
 		}
@@ -183,6 +192,8 @@ type lineData struct {
 	record   *slog.Record
 	message  string
 	task, id string
+	process  string // name of a pool's child, "" for this process
+	pid      string
 }
 
 type piece func(*strings.Builder, *lineData)
@@ -198,8 +209,8 @@ var fields = map[string]func(*lineData) string{
 	},
 	"levelname":   func(l *lineData) string { return levelName(l.record.Level) },
 	"message":     func(l *lineData) string { return l.message },
-	"process":     func(*lineData) string { return strconv.Itoa(proc.PID()) },
-	"processName": func(*lineData) string { return "MainProcess" },
+	"process":     func(l *lineData) string { return l.pid },
+	"processName": func(l *lineData) string { return or(l.process, "MainProcess") },
 	"threadName":  func(*lineData) string { return "MainThread" },
 	"name":        func(*lineData) string { return "lovage" },
 	"task_name":   func(l *lineData) string { return orUnknown(l.task) },

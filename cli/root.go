@@ -183,7 +183,7 @@ func (s *session) celeryEnviron() []string {
 
 // note tells a person something that changes nothing.
 func (s *session) note(format string, a ...any) {
-	if !s.global.quiet {
+	if !s.global.quiet && !lovage.IsChild() {
 		fmt.Fprintf(s.err, "note: "+format+"\n", a...)
 	}
 }

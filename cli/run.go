@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -45,17 +44,12 @@ func Name(name string) Option { return func(s *session) { s.name = name } }
 // Environ replaces the environment, name=value.
 func Environ(environ []string) Option { return func(s *session) { s.environ = environ } }
 
-// Main runs the program's command line and exits. In a child of a process pool
-// it serves that pool instead.
+// Main runs the program's command line and exits. In a child of a process pool,
+// which has its parent's command line, the worker command serves that pool.
 func Main(app *lovage.App, opts ...Option) {
 	opts = append([]Option{Name(filepath.Base(os.Args[0])), process}, opts...)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends a command that does not heed the first
-	if lovage.IsChild() {
-		err := worker.Run(ctx, app, worker.Config{})
-		fmt.Fprintln(os.Stderr, "Error:", err)
-		os.Exit(ExitFailure)
-	}
 	code := Run(ctx, app, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, opts...)
 	stop()
 	os.Exit(code)

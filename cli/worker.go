@@ -52,15 +52,25 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 		return usagef(cmd, "%v.", err)
 	}
 	conf := s.app.Settings()
-	if err := s.become(&conf); err != nil {
-		return usagef(cmd, "%v.", err)
+	if !lovage.IsChild() { // whose parent has become it
+		if err := s.become(&conf); err != nil {
+			return usagef(cmd, "%v.", err)
+		}
 	}
-	cfg, pool, err := f.config(conf)
+	cfg, err := f.config(conf)
 	if err != nil {
 		return usagef(cmd, "Invalid value for -P / --pool: %v.", err)
 	}
 	for _, change := range s.worker {
 		change(&cfg)
+	}
+	for _, name := range []string{"max-memory-per-child", "max-tasks-per-child"} {
+		if cfg.Pool != "prefork" && cmd.Flags().Changed(name) {
+			s.note("--%s has no effect but on tasks declared with Isolated: the pool %s has no child processes", name, cfg.Pool)
+		}
+	}
+	if lovage.IsChild() { // its log and its files are its parent's
+		return worker.New(s.app, cfg).Run(ctx)
 	}
 	node := proc.NodeName(or(cfg.Hostname, "celery@%h"), "")
 	closeLog, err := s.workerLog(node, &conf)
@@ -83,7 +93,7 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 
 	quiet := s.global.quiet || f.json
 	if !quiet {
-		if err := s.banner(node, cfg, pool, &conf); err != nil {
+		if err := s.banner(node, cfg, &conf); err != nil {
 			return err
 		}
 	}
@@ -152,7 +162,7 @@ _ "github.com/lovage-go/lovage/embedded" for the store that needs no server`)
 }
 
 // banner is what Celery shows at the start of a worker.
-func (s *session) banner(node string, cfg worker.Config, pool string, conf *lovage.Config) error {
+func (s *session) banner(node string, cfg worker.Config, conf *lovage.Config) error {
 	transport, results := s.where()
 	queues, err := s.app.Queues(cfg.Queues...)
 	if err != nil {
@@ -161,6 +171,13 @@ func (s *session) banner(node string, cfg worker.Config, pool string, conf *lova
 	concurrency := cfg.Concurrency
 	if concurrency <= 0 {
 		concurrency = conf.WorkerConcurrency
+	}
+	pool, err := worker.PoolName(or(cfg.Pool, conf.WorkerPool))
+	if err != nil {
+		return err
+	}
+	if pool == "solo" {
+		concurrency = 1
 	}
 	taskEvents := "OFF (enable -E to monitor tasks in this worker)"
 	if cfg.TaskEvents || conf.WorkerSendTaskEvents != nil && *conf.WorkerSendTaskEvents {

@@ -28,6 +28,8 @@ type workerFlags struct {
 	noPrefetch   bool
 	concurrency  int
 	pool         string
+	maxTasks     int
+	maxMemory    int
 	events       bool
 	hard, soft   float64
 	purge        bool
@@ -46,17 +48,15 @@ var without = map[string]struct {
 	text    string
 	refused bool
 }{
-	"detach":               {"a worker runs in the foreground: start it from systemd (docs/systemd.md), or several in the background with multi start", true},
-	"statedb":              {"this version keeps no revokes in a file", false},
-	"optimization":         {"a slot is taken before a message is, so there is no profile to choose", false},
-	"max-tasks-per-child":  {"there are no child processes in the goroutine pool", false},
-	"max-memory-per-child": {"there are no child processes in the goroutine pool", false},
-	"include":              {"a Go program has all its tasks linked in", false},
-	"autoscale":            {"this version has a fixed number of slots: use --concurrency", false},
-	"beat":                 {"there is no scheduler to start", true},
-	"schedule-filename":    {"there is no scheduler in this version", false},
-	"scheduler":            {"there is no scheduler in this version", false},
-	"executable":           {"the program is the executable", false},
+	"detach":            {"a worker runs in the foreground: start it from systemd (docs/systemd.md), or several in the background with multi start", true},
+	"statedb":           {"this version keeps no revokes in a file", false},
+	"optimization":      {"a slot is taken before a message is, so there is no profile to choose", false},
+	"include":           {"a Go program has all its tasks linked in", false},
+	"autoscale":         {"this version has a fixed number of slots: use --concurrency", false},
+	"beat":              {"there is no scheduler to start", true},
+	"schedule-filename": {"there is no scheduler in this version", false},
+	"scheduler":         {"there is no scheduler in this version", false},
+	"executable":        {"the program is the executable", false},
 }
 
 func (f *workerFlags) declare(cmd *cobra.Command) {
@@ -85,13 +85,13 @@ func (f *workerFlags) declare(cmd *cobra.Command) {
 
 	g.title = "Pool Options"
 	g.number(&f.concurrency, "concurrency", "c", "N", "Number of tasks that run at once. The default is the number of CPUs available.")
-	g.text(&f.pool, "pool", "P", "[goroutine|solo]", "Pool implementation. threads, gevent and eventlet are taken for goroutine.")
+	g.text(&f.pool, "pool", "P", "[goroutine|prefork|solo]", "Pool implementation. threads, gevent and eventlet are taken for goroutine, processes for prefork.")
 	g.flag(&f.events, "task-events", "E", "Send task-related events that can be captured by monitors.")
 	g.alias("task-events", "events")
 	g.float(&f.hard, "time-limit", "", "FLOAT", "Enables a hard time limit (in seconds) for tasks.")
 	g.float(&f.soft, "soft-time-limit", "", "FLOAT", "Enables a soft time limit (in seconds) for tasks.")
-	text("max-tasks-per-child", "", "INTEGER", "Accepted; no effect in the goroutine pool.")
-	text("max-memory-per-child", "", "INTEGER", "Accepted; no effect in the goroutine pool.")
+	g.number(&f.maxTasks, "max-tasks-per-child", "", "INTEGER", "Replace a child of the prefork pool after so many tasks.")
+	g.number(&f.maxMemory, "max-memory-per-child", "", "INTEGER", "Replace a child above so many KiB of memory, when its task has ended.")
 
 	g.title = "Queue Options"
 	g.flag(&f.purge, "purge", "", "Erase the messages of the worker's queues first.")
@@ -147,7 +147,7 @@ func (s *session) checkWorker(cmd *cobra.Command, f *workerFlags) error {
 		return usagef(cmd, "Invalid value for --log-format: %q: want text or json.", f.logFormat)
 	}
 	f.json = f.json || f.logFormat == "json"
-	for name, n := range map[string]int{"concurrency": f.concurrency, "heartbeat-interval": f.heartbeat} {
+	for name, n := range map[string]int{"concurrency": f.concurrency, "heartbeat-interval": f.heartbeat, "max-tasks-per-child": f.maxTasks, "max-memory-per-child": f.maxMemory} {
 		if n < 1 && cmd.Flags().Changed(name) {
 			return usagef(cmd, "Invalid value for %s: %d: want 1 or more.", flagName(cmd.Flags().Lookup(name)), n)
 		}
@@ -195,26 +195,14 @@ func workerArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// poolName finds what a pool's name means here.
-func poolName(given string) (name string, err error) {
-	switch given {
-	case "", "goroutine", "threads", "gevent", "eventlet":
-		return "goroutine", nil
-	case "solo":
-		return "solo", nil
-	case "prefork", "processes":
-		return "", fmt.Errorf("the pool %s, of child processes, is not in this version: use goroutine, which runs tasks in this process", given)
-	}
-	return "", fmt.Errorf("there is no pool %q: use goroutine or solo", given)
-}
-
 // config is the worker's configuration from the flags.
-func (f *workerFlags) config(conf lovage.Config) (worker.Config, string, error) {
-	pool, err := poolName(or(f.pool, conf.WorkerPool))
+func (f *workerFlags) config(conf lovage.Config) (worker.Config, error) {
+	pool, err := worker.PoolName(or(f.pool, conf.WorkerPool))
 	if err != nil {
-		return worker.Config{}, "", err
+		return worker.Config{}, err
 	}
 	c := worker.Config{
+		Pool: pool, MaxTasksPerChild: f.maxTasks, MaxMemoryPerChild: f.maxMemory,
 		Hostname: f.hostname, Concurrency: f.concurrency, Queues: f.queues, ExcludeQueues: f.exclude,
 		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, WithoutMingle: f.noMingle, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second,
 		Purge: f.purge, Health: f.health,
@@ -224,8 +212,5 @@ func (f *workerFlags) config(conf lovage.Config) (worker.Config, string, error) 
 	if f.noPrefetch {
 		c.LookAhead = -1
 	}
-	if pool == "solo" {
-		c.Concurrency = 1
-	}
-	return c, pool, nil
+	return c, nil
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -18,6 +19,22 @@ type Config struct {
 	Hostname string
 	// Concurrency is the number of runs at once. Default worker_concurrency.
 	Concurrency int
+	// Pool is where runs happen: goroutine, in this process; prefork, in children
+	// of it, one run at a time in each; solo, one run at a time in this process.
+	// Celery's other names are understood: threads, gevent and eventlet are
+	// goroutine, processes is prefork. Default worker_pool.
+	Pool string
+	// MaxTasksPerChild and MaxMemoryPerChild, in KiB, replace a child after so
+	// many runs, and one that is larger when a run has ended. Default
+	// worker_max_tasks_per_child and worker_max_memory_per_child.
+	MaxTasksPerChild  int
+	MaxMemoryPerChild int
+	// Isolated is the number of children for tasks declared with
+	// lovage.Isolated, in the goroutine pool. Default: the CPUs, at most the
+	// concurrency.
+	Isolated int
+	// ChildEnv is the environment of children beside this process's, name=value.
+	ChildEnv []string
 	// Queues to consume, by name. Default: task_queues, or the default queue.
 	Queues []string
 	// ExcludeQueues are left out of the default ones.
@@ -102,6 +119,17 @@ func (c Config) settled(s *lovage.Config, raw *lovage.Config) Config {
 	if c.Concurrency <= 0 {
 		c.Concurrency = s.WorkerConcurrency
 	}
+	if name, err := PoolName(or(c.Pool, s.WorkerPool)); err == nil { // else prepare tells
+		c.Pool = name
+	}
+	if c.Pool == poolSolo {
+		c.Concurrency = 1
+	}
+	if c.Isolated <= 0 {
+		c.Isolated = min(proc.CPUs(), c.Concurrency)
+	}
+	c.MaxTasksPerChild = max(or(c.MaxTasksPerChild, s.WorkerMaxTasksPerChild), 0)
+	c.MaxMemoryPerChild = max(or(c.MaxMemoryPerChild, s.WorkerMaxMemoryPerChild), 0)
 	switch {
 	case c.LookAhead < 0:
 		c.LookAhead = 0
@@ -128,6 +156,26 @@ func or[T comparable](v, def T) T {
 		return def
 	}
 	return v
+}
+
+const (
+	poolGoroutine = "goroutine"
+	poolPrefork   = "prefork"
+	poolSolo      = "solo"
+)
+
+// PoolName is what the name of a pool, one of Celery's too, means here:
+// goroutine, prefork or solo.
+func PoolName(given string) (string, error) {
+	switch given {
+	case "", poolGoroutine, "threads", "gevent", "eventlet":
+		return poolGoroutine, nil
+	case poolPrefork, "processes":
+		return poolPrefork, nil
+	case poolSolo:
+		return poolSolo, nil
+	}
+	return "", fmt.Errorf("there is no pool %q: use goroutine, prefork or solo", given)
 }
 
 // queues are those that the worker consumes.

@@ -64,8 +64,8 @@ func (n remote) Stats() map[string]any {
 		"total": total, "pid": proc.PID(), "clock": fmt.Sprint(w.app.Clock().Value()),
 		"uptime": int64(time.Since(w.since).Seconds()), "prefetch_count": size + w.window.size(),
 		"pool": map[string]any{
-			"implementation": "lovage:goroutine", "max-concurrency": size, "processes": []int{proc.PID()},
-			"max-tasks-per-child": "N/A", "put-guarded-by-semaphore": false,
+			"implementation": "lovage:" + w.cfg.Pool, "max-concurrency": size, "processes": w.processes(),
+			"max-tasks-per-child": perChild(w.cfg.MaxTasksPerChild), "put-guarded-by-semaphore": false,
 			"timeouts": [2]float64{w.conf.TaskSoftTimeLimit.Seconds(), w.conf.TaskTimeLimit.Seconds()},
 		},
 		"broker": n.broker(), "rusage": proc.Rusage(),
@@ -148,3 +148,22 @@ func (n remote) Settings(all bool) map[string]any {
 
 // Report is the text of the command report.
 func (n remote) Report() string { return n.w.app.Report(false) }
+
+// processes are those that run tasks.
+func (w *Worker) processes() []int {
+	var list []int
+	if w.cfg.Pool != poolPrefork {
+		list = append(list, proc.PID())
+	}
+	if w.children != nil {
+		list = append(list, w.children.PIDs()...)
+	}
+	return list
+}
+
+func perChild(n int) any {
+	if n == 0 {
+		return "N/A"
+	}
+	return n
+}

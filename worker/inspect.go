@@ -39,7 +39,7 @@ func (n remote) tasks(phase int32, safe bool) (list []control.TaskInfo) {
 	for _, j := range jobs {
 		t := n.info(j.r, j.d, safe)
 		if at := j.startedAt(); !at.IsZero() {
-			seconds, pid := float64(at.UnixMicro())/1e6, proc.PID()
+			seconds, pid := float64(at.UnixMicro())/1e6, or(j.pid(), proc.PID())
 			t.TimeStart, t.WorkerPID = &seconds, &pid
 			t.Acknowledged = j.s != nil && !j.s.set.AcksLate
 		}

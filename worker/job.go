@@ -5,23 +5,26 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/worker/internal/prefork"
 )
 
 // The phases of a job. A job leaves running once: whoever takes it out by
 // compare-and-swap decides how the message ends, and all others find that their
 // word comes too late.
 const (
-	waiting   int32 = iota // claimed; for a slot, or for its time
-	running                // has been started
-	finishing              // its effects wait to be kept
-	timedOut               // ended by its hard limit
-	fenced                 // the message has gone to another worker
-	abandoned              // handed back at a cold shutdown
-	cancelled              // given back because the connection is lost
+	waiting    int32 = iota // claimed; for a slot, or for its time
+	running                 // has been started
+	finishing               // its effects wait to be kept
+	timedOut                // ended by its hard limit
+	fenced                  // the message has gone to another worker
+	abandoned               // handed back at a cold shutdown
+	cancelled               // given back because the connection is lost
+	terminated              // revoked, and its child killed
 )
 
 // job is one claimed message on its way through the worker.
@@ -51,9 +54,14 @@ type job struct {
 	later   *finish
 	decided *lovage.Outcome
 
-	mu     sync.Mutex // guards ctx and cancel, which are set before running
+	timeLimit time.Duration // the hard one, set before running
+
+	mu     sync.Mutex // guards what follows; ctx and cancel are set before running
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	child  *prefork.Child // that the job has now
+	task   *prefork.Job   // set once the child has it
+	apart  bool           // it runs, or ran, in a child
 }
 
 func (j *job) startedAt() time.Time {
@@ -101,6 +109,9 @@ func (s *slot) Release() {
 		s.w.pool.Release()
 	}
 }
+
+// GiveUp implements lovage.Slot.
+func (s *slot) GiveUp() { s.Release() }
 
 // tally notes the first release. The caller holds mu.
 func (s *slot) tally(give bool) {
@@ -154,9 +165,16 @@ func (j *job) run() (keeps bool) {
 	w := j.w
 	j.slot.take()
 	defer w.rescue("run", func(error) { j.slot.drop(); j.end(); keeps = false })
+	if err := j.s.runner.enter(w.entry, j); err != nil { // the worker stops
+		j.slot.drop()
+		w.handBack(j)
+		return false
+	}
+	defer j.s.runner.leave(j)
 	ctx := j.open()
 	defer j.stop(nil)
 	if !j.phase.CompareAndSwap(waiting, running) {
+		j.s.runner.leave(j)
 		j.slot.drop()
 		j.end()
 		return false
@@ -165,6 +183,7 @@ func (j *job) run() (keeps bool) {
 		defer w.alone(ctx)() // before the loss is counted: waiting is no run
 	}
 	if out, verdict, ok := j.admit(); !ok {
+		j.s.runner.leave(j)
 		j.slot.drop()
 		if out != nil {
 			j.force = verdict
@@ -180,7 +199,7 @@ func (j *job) run() (keeps bool) {
 		w.started(j)
 	}
 	j.r.SetSlot(&j.slot)
-	out := w.app.Execute(ctx, j.r, j)
+	out, err := j.s.runner.execute(ctx, j)
 	j.unlimit()
 	if f := j.later; f != nil {
 		keeps = j.slot.leave()
@@ -191,12 +210,18 @@ func (j *job) run() (keeps bool) {
 	if out.Later {
 		out = *j.decided
 	}
+	j.s.runner.leave(j)
+	if j.apart {
+		out = j.aftermath(out, err)
+	}
 	j.slot.drop()
 	w.window.observe(j.slot.occupied())
-	switch j.phase.Load() {
-	case cancelled:
-		return
-	case timedOut, abandoned:
+	switch phase := j.phase.Load(); {
+	case phase == cancelled:
+		return false
+	case j.apart && phase == abandoned:
+		return false // the shutdown has settled it
+	case !j.apart && (phase == timedOut || phase == abandoned):
 		w.count.stuck.Add(-1)
 		w.log.Warn("Task "+j.r.Task+"["+j.r.ID+"] returned after it was given up; its result is dropped", "task", j.r.Task, "id", j.r.ID)
 		return false
@@ -275,6 +300,8 @@ func (j *job) tooLate() error {
 		return lovage.ErrShutdown
 	case cancelled:
 		return errConnectionLost
+	case terminated:
+		return lovage.ErrRevoked
 	}
 	return broker.ErrLeaseLost
 }
@@ -289,7 +316,7 @@ func (j *job) limit(now time.Time) {
 			j.stop(lovage.ErrSoftTimeLimit)
 		})
 	}
-	if hard > 0 {
+	if j.timeLimit = hard; hard > 0 {
 		j.hard = j.w.alarms.add(now.Add(hard), func() { j.overrun(hard) })
 	}
 }
@@ -322,14 +349,19 @@ func (j *job) stop(cause error) {
 	}
 }
 
-// overrun ends the job at its hard limit. The goroutine cannot be killed: it is
-// counted as stuck until it returns, and its effects are refused.
+// overrun ends the job at its hard limit. A child is killed, and run goes on
+// from there. A goroutine cannot be killed: it is counted as stuck until it
+// returns, and its effects are refused.
 func (j *job) overrun(limit time.Duration) {
 	w := j.w
 	if !j.phase.CompareAndSwap(running, timedOut) {
 		return
 	}
 	w.log.Error("Hard time limit ("+limit.String()+") exceeded for "+j.r.Task+"["+j.r.ID+"]", "task", j.r.Task, "id", j.r.ID)
+	if j.kill(syscall.SIGKILL) {
+		j.stop(lovage.ErrTimeLimit)
+		return
+	}
 	w.stick()
 	j.stop(lovage.ErrTimeLimit)
 	j.slot.drop()

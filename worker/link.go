@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
@@ -206,6 +207,7 @@ func (l *link) lose(j *job) {
 		l.w.fence(j, broker.ErrLeaseLost)
 	case j.phase.CompareAndSwap(running, fenced):
 		j.stop(errLeaseLost)
+		l.w.alarms.add(time.Now().Add(l.w.cfg.Grace), func() { j.kill(syscall.SIGKILL) })
 	default:
 		return // the settlement will tell
 	}

@@ -201,8 +201,7 @@ func (n remote) ResizePool(by int) error {
 	if size+by < 1 {
 		return fmt.Errorf("the pool has %d slots and keeps one: shut the worker down instead", size)
 	}
-	w.pool.Resize(size + by)
-	w.window.resize(size + by)
+	w.resize(size + by)
 	w.log.Info("the pool has changed by remote control", "slots", size+by, "before", size)
 	return nil
 }

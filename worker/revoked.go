@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/lovage-go/lovage"
@@ -102,7 +103,8 @@ func (w *Worker) isRevoked(r *lovage.Request, now time.Time) bool {
 
 // Revoke lets the tasks of these ids not run: those that wait are dropped when
 // their turn comes, and with terminate those that run are cancelled with
-// lovage.ErrRevoked as the cause. The result store hears of it soon.
+// lovage.ErrRevoked as the cause, or killed if they run in a child. The result
+// store hears of it soon.
 func (w *Worker) Revoke(terminate bool, ids ...string) {
 	w.revokes.add(time.Now(), ids...)
 	w.keeper.put(ids)
@@ -122,7 +124,7 @@ func (w *Worker) terminate(signal int, meant func(*lovage.Request) bool) (found 
 		found = append(found, j.r)
 		if phase == running {
 			j.signal.Store(int32(signal))
-			j.stop(lovage.ErrRevoked)
+			j.terminate(syscall.Signal(or(signal, int(syscall.SIGTERM))))
 		}
 	}
 	return found

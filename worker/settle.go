@@ -88,9 +88,7 @@ func (w *Worker) effects(j *job, e *lovage.Effects) *finish {
 
 // conclude ends a job that cannot speak for itself.
 func (w *Worker) conclude(j *job, out lovage.Outcome) {
-	out = w.app.Conclude(w.base, j.r, out, lovage.FinisherFunc(func(_ context.Context, e *lovage.Effects) error {
-		return w.finish(j, e)
-	}))
+	out = j.s.runner.conclude(j, out, lovage.FinisherFunc(j.keep))
 	j.result(&out)
 }
 
@@ -189,7 +187,7 @@ func (w *Worker) refused(j *job, cause *refusedError) {
 		}
 		return
 	}
-	out := w.app.Conclude(w.base, j.r, lovage.Outcome{State: lovage.Failure, Info: info}, lovage.FinisherFunc(
+	out := j.s.runner.conclude(j, lovage.Outcome{State: lovage.Failure, Info: info}, lovage.FinisherFunc(
 		func(_ context.Context, e *lovage.Effects) error {
 			err := w.finish(j, e)
 			if re := (*refusedError)(nil); errors.As(err, &re) {

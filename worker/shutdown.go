@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/lovage-go/lovage"
@@ -40,6 +41,7 @@ var errColdShutdown = fmt.Errorf("%w (cold)", lovage.ErrShutdown)
 // shutdown ends all work. Claims have stopped already.
 func (w *Worker) shutdown(r stopRequest) {
 	w.tell(r)
+	w.noEntry()
 	w.mu.Lock()
 	w.stopping = true
 	var held []*job
@@ -136,9 +138,13 @@ func (w *Worker) cold() {
 		if !j.phase.CompareAndSwap(running, abandoned) {
 			continue // its effects wait for the store: its claim goes back unsettled
 		}
-		w.count.stuck.Add(1)
-		j.slot.drop()
-		w.log.Error("Task "+j.id()+" did not end at the cold shutdown; its message goes back", "job", j.id())
+		if j.kill(syscall.SIGKILL) {
+			w.log.Error("Task "+j.id()+" did not end at the cold shutdown and is killed; its message goes back", "job", j.id())
+		} else {
+			w.count.stuck.Add(1)
+			j.slot.drop()
+			w.log.Error("Task "+j.id()+" did not end at the cold shutdown; its message goes back", "job", j.id())
+		}
 		w.settleAbandoned(j)
 	}
 	grace.Reset(w.cfg.Grace)

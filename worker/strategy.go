@@ -15,6 +15,7 @@ import (
 // changes the limits.
 type strategy struct {
 	set        lovage.TaskSettings
+	runner     runner
 	soft, hard atomic.Int64                     // nanoseconds
 	bucket     atomic.Pointer[ratelimit.Bucket] // nil: no limit
 	rate       atomic.Pointer[string]           // as it was written

@@ -18,6 +18,7 @@ import (
 	"github.com/lovage-go/lovage/events"
 	"github.com/lovage-go/lovage/internal/proc"
 	"github.com/lovage-go/lovage/worker/internal/pool"
+	"github.com/lovage-go/lovage/worker/internal/prefork"
 )
 
 // Errors of Run.
@@ -55,6 +56,9 @@ type Worker struct {
 	strategies map[string]*strategy
 	unknown    *strategy
 	pool       *pool.Pool[*job]
+	children   *prefork.Pool   // nil: all tasks run in this process
+	entry      context.Context // ends when nothing is started any more
+	noEntry    context.CancelFunc
 	window     window
 	alarms     *alarms
 	revokes    revoked
@@ -125,14 +129,20 @@ func (w *Worker) Hostname() string { return w.cfg.Hostname }
 // no more, hands back what it has not started, and waits for what runs. It
 // returns nil after a shutdown, warm or cold, when all that it started is gone,
 // but for runs that ignored a hard limit or a cold shutdown. The App stays open.
+//
+// In a child of a process pool Run serves that pool, closes the App, and ends
+// the process: what follows it in main happens in the parent alone.
 func (w *Worker) Run(ctx context.Context) (err error) {
 	if proc.IsChild() {
-		return ErrChild
+		return fmt.Errorf("%w: %w", ErrChild, prefork.Serve(ctx, w.app))
 	}
 	if w.began.Swap(true) {
 		return errRunning
 	}
 	w.base, w.since = context.WithoutCancel(ctx), time.Now()
+	w.entry, w.noEntry = context.WithCancel(w.base)
+	defer w.noEntry()
+	defer w.closeChildren()
 	if err := w.openHealth(); err != nil {
 		return err
 	}
@@ -243,7 +253,7 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := w.app.Init(ctx); err != nil {
+	if err := w.settleRunners(ctx); err != nil {
 		return err
 	}
 	if err := w.openBackend(ctx); err != nil {

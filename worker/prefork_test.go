@@ -1,0 +1,362 @@
+//go:build linux
+
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/backend"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/memory"
+	"github.com/lovage-go/lovage/worker"
+)
+
+// ledgerKey names the file that tasks in children write to.
+const ledgerKey = "LOVAGE_TEST_LEDGER"
+
+// note writes a line to the ledger, with the process that did.
+func note(format string, args ...any) {
+	f, err := os.OpenFile(os.Getenv(ledgerKey), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "%d "+format+"\n", append([]any{os.Getpid()}, args...)...)
+}
+
+// Errand says what a task in a child does.
+type Errand struct {
+	Do  string
+	For time.Duration `lovage:"for,default=0"`
+}
+
+// errand is a class whose runs may do anything to their process.
+type errand struct{ lovage.Task }
+
+func (t *errand) Init(context.Context) error {
+	if os.Getenv("LOVAGE_TEST_INIT") == "fail" {
+		return errBoom
+	}
+	note("init %s", t.Name())
+	return nil
+}
+
+func (t *errand) Close() error { note("close %s", t.Name()); return nil }
+
+func (t *errand) OnFailure(_ context.Context, r *lovage.Request, info *lovage.ErrorInfo) {
+	note("failed %s %s", r.ID, info.Type)
+}
+
+func (t *errand) Run(ctx context.Context, in Errand) (int, error) {
+	r := lovage.RequestFrom(ctx)
+	note("run %s %s", r.ID, in.Do)
+	pid := os.Getpid()
+	switch in.Do {
+	case "wait":
+		<-ctx.Done()
+		note("cancelled %s %v", r.ID, context.Cause(ctx))
+		return pid, context.Cause(ctx)
+	case "deaf":
+		for end := time.Now().Add(in.For); time.Now().Before(end); {
+		}
+	case "sleep":
+		time.Sleep(in.For)
+	case "fail":
+		return pid, errBoom
+	case "panic":
+		panic("boom")
+	case "retry":
+		if r.Retries < 1 {
+			return pid, lovage.Retry(errBoom, lovage.Countdown(0))
+		}
+	case "goroutine":
+		go func() { panic("alone") }()
+		<-ctx.Done()
+	case "exit":
+		os.Exit(7)
+	case "segv":
+		_ = syscall.Kill(pid, syscall.SIGSEGV)
+		<-ctx.Done()
+	case "kill":
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		<-ctx.Done()
+	case "overflow":
+		debug.SetMaxStack(1 << 20)
+		return deeper(0), nil
+	case "alloc":
+		b := make([]byte, in.For)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		hoard = b
+	case "print":
+		fmt.Println("said aloud")
+		fmt.Fprint(os.Stderr, "without an end")
+		slog.Info("by slog", "n", 3)
+		t.Log(ctx).Warn("by its log", "d", time.Second)
+	case "goexit":
+		note("goexit %s", r.ID)
+		runtime.Goexit()
+	}
+	return pid, nil
+}
+
+var hoard []byte
+
+func deeper(n int) int {
+	var pad [1024]byte
+	pad[n%1024] = 1
+	return deeper(n+1) + int(pad[0])
+}
+
+// yardApp is the app of parents and of their children.
+func yardApp(conf lovage.Config, opts ...lovage.AppOption) (*lovage.App, *lovage.Handle[Errand, int]) {
+	app := lovage.New("yard", conf, opts...)
+	c := lovage.Register(app, "yard.errand", &errand{}, lovage.DefaultRetryDelay(0))
+	return app, c.Handle
+}
+
+// yardChild is what this test binary does as a child of a yard.
+func yardChild() int {
+	app, _ := yardApp(lovage.Config{BrokerURL: or(os.Getenv("LOVAGE_TEST_URL"), "memory://none"), ResultBackend: or(os.Getenv("LOVAGE_TEST_URL"), "memory://none")})
+	fmt.Println(worker.Run(context.Background(), app, worker.Config{}))
+	return 1
+}
+
+// yard is a worker with children, in this process.
+type yard struct {
+	t      *testing.T
+	store  *memory.Store
+	app    *lovage.App
+	do     *lovage.Handle[Errand, int]
+	w      *worker.Worker
+	log    *logbook
+	ledger string
+	ready  chan struct{}
+	cancel context.CancelFunc
+	ended  chan error
+}
+
+func newYard(t *testing.T, conf lovage.Config, cfg worker.Config, env ...string) *yard {
+	t.Helper()
+	y := &yard{t: t, store: memory.New(), log: &logbook{}, ledger: filepath.Join(t.TempDir(), "ledger"), ready: make(chan struct{}), ended: make(chan error, 1)}
+	y.app, y.do = yardApp(conf,
+		lovage.WithLogger(slog.New(slog.NewTextHandler(y.log, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+		lovage.WithBroker(func(context.Context) (broker.Conn, error) { return y.store.Broker(), nil }),
+		lovage.WithBackend(func(context.Context) (backend.Backend, error) { return y.store.Backend(), nil }))
+	cfg.Pool, cfg.Concurrency = or(cfg.Pool, "prefork"), or(cfg.Concurrency, 2)
+	cfg.ChildEnv = append(env, ledgerKey+"="+y.ledger, roleKey+"=yard")
+	cfg.Ready = func(worker.Info) { close(y.ready) }
+	y.w = worker.New(y.app, cfg)
+	return y
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// start runs the worker until the test ends, and then wants nothing to be left.
+func (y *yard) start() *yard {
+	y.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	y.cancel = cancel
+	go func() { y.ended <- y.w.Run(ctx) }()
+	select {
+	case <-y.ready:
+	case err := <-y.ended:
+		y.t.Fatalf("Run: %v\n%s", err, y.log)
+	case <-time.After(20 * time.Second):
+		y.t.Fatalf("the worker is not ready after 20 s\n%s", y.log)
+	}
+	y.t.Cleanup(func() { y.stop() })
+	return y
+}
+
+func (y *yard) stop() {
+	y.t.Helper()
+	if y.cancel == nil {
+		return
+	}
+	y.cancel()
+	y.cancel = nil
+	select {
+	case err := <-y.ended:
+		if err != nil {
+			y.t.Errorf("Run: got %v, want nil", err)
+		}
+	case <-time.After(20 * time.Second):
+		y.t.Fatalf("the worker has not stopped after 20 s\n%s", y.log)
+	}
+	if s := y.w.Stats(); s.SlotsUsed != 0 || s.Active != 0 || s.Reserved != 0 || s.Finishing != 0 || s.Stuck != 0 {
+		y.t.Errorf("at the end: got %+v, want no slot used and nothing under way", s)
+	}
+	if left := childrenOf(os.Getpid(), y.ledger); len(left) > 0 {
+		y.t.Errorf("children left: %v", left)
+	}
+}
+
+// childrenOf are the processes with a parent whose environment names the ledger.
+func childrenOf(parent int, ledger string) (list []int) {
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range all {
+		stat, _ := os.ReadFile(dir + "/stat")
+		var pid, ppid int
+		var state string
+		if i := bytes.LastIndexByte(stat, ')'); i > 0 {
+			fmt.Sscanf(string(stat[i+1:]), " %s %d", &state, &ppid)
+			fmt.Sscanf(string(stat), "%d", &pid)
+		}
+		env, _ := os.ReadFile(dir + "/environ")
+		if (parent == 0 || ppid == parent) && pid != os.Getpid() && state != "Z" && bytes.Contains(env, []byte(ledgerKey+"="+ledger+"\x00")) {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+func (y *yard) send(in Errand, opts ...lovage.CallOption) *lovage.Result[int] {
+	y.t.Helper()
+	r, err := y.do.Delay(context.Background(), in, opts...)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return r
+}
+
+// get waits for a result.
+func (y *yard) get(r *lovage.Result[int]) (int, error) {
+	y.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	n, err := r.Get(ctx)
+	if ctx.Err() != nil {
+		y.t.Fatalf("no result of %s after 20 s\n%s", r.ID(), y.log)
+	}
+	return n, err
+}
+
+// noted are the lines of the ledger with a text.
+func (y *yard) noted(text string) (lines []string) {
+	data, _ := os.ReadFile(y.ledger)
+	for _, l := range strings.Split(string(data), "\n") {
+		if strings.Contains(l, text) {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+// sees waits until the ledger has a line.
+func (y *yard) sees(text string) string {
+	y.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+		if lines := y.noted(text); len(lines) > 0 {
+			return lines[0]
+		}
+		if time.Now().After(deadline) {
+			data, _ := os.ReadFile(y.ledger)
+			y.t.Fatalf("no %q after 20 s\n%s\n%s", text, data, y.log)
+		}
+	}
+}
+
+func (y *yard) logs(text string) {
+	y.t.Helper()
+	if !strings.Contains(y.log.String(), text) {
+		y.t.Errorf("the log lacks %q:\n%s", text, y.log)
+	}
+}
+
+func TestPrefork(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{}).start()
+	if got := y.noted("init"); len(got) != 2 || strings.Fields(got[0])[0] == strings.Fields(got[1])[0] {
+		t.Errorf("Init before the worker is ready: got %q, want one in each of two children", got)
+	}
+	pids := map[int]bool{}
+	for range 4 {
+		pid, err := y.get(y.send(Errand{Do: "ok"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids[pid] = true
+	}
+	if pids[os.Getpid()] {
+		t.Error("a task ran in the parent")
+	}
+	if _, err := y.get(y.send(Errand{Do: "fail"})); err == nil || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("fail: got %v, want boom", err)
+	}
+	r := y.send(Errand{Do: "panic"})
+	var te *lovage.TaskError
+	if _, err := y.get(r); !errors.As(err, &te) || te.Type != "Panic" || !strings.Contains(te.Traceback, "prefork_test.go") {
+		t.Errorf("panic: got %v, want a Panic with its stack", err)
+	}
+	y.sees("failed " + r.ID())
+	if _, err := y.get(y.send(Errand{Do: "retry"})); err != nil {
+		t.Errorf("retry: got %v, want success the second time", err)
+	}
+	y.stop()
+	if got := y.noted("close"); len(got) != 2 {
+		t.Errorf("Close: got %q, want one in each of two children", got)
+	}
+	if parent := fmt.Sprint(os.Getpid(), " "); slices.ContainsFunc(y.noted(""), func(l string) bool { return strings.HasPrefix(l, parent) }) {
+		t.Errorf("a hook ran in the parent: %q", y.noted(parent))
+	}
+}
+
+func TestPreforkKills(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{}).start()
+	began := time.Now()
+	r := y.send(Errand{Do: "deaf", For: time.Hour}, lovage.TimeLimit(300*time.Millisecond))
+	if _, err := y.get(r); !errors.Is(err, lovage.ErrTimeLimit) {
+		t.Errorf("hard limit: got %v, want ErrTimeLimit", err)
+	}
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("the hard limit of 300 ms took %s", d)
+	}
+	run, hook := strings.Fields(y.sees("run " + r.ID()))[0], strings.Fields(y.sees("failed " + r.ID() + " TimeLimitExceeded"))[0]
+	if run == hook {
+		t.Error("OnFailure ran in the process that was killed")
+	}
+	if _, err := os.Stat("/proc/" + run); err == nil {
+		t.Error("the process of the run is still there")
+	}
+	r = y.send(Errand{Do: "wait"}, lovage.SoftTimeLimit(100*time.Millisecond))
+	if _, err := y.get(r); !errors.Is(err, lovage.ErrSoftTimeLimit) {
+		t.Errorf("soft limit: got %v, want ErrSoftTimeLimit", err)
+	}
+	r = y.send(Errand{Do: "deaf", For: time.Hour})
+	y.sees("run " + r.ID())
+	y.w.Revoke(true, r.ID())
+	if _, err := y.get(r); !errors.Is(err, lovage.ErrRevoked) {
+		t.Errorf("terminate: got %v, want ErrRevoked", err)
+	}
+	if _, err := y.get(y.send(Errand{Do: "ok"})); err != nil {
+		t.Errorf("after the kills: got %v, want success", err)
+	}
+}
+
+var _ = proc.PID
+var _ sync.Mutex
