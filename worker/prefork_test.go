@@ -14,7 +14,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
-	"github.com/lovage-go/lovage/internal/proc"
 	"github.com/lovage-go/lovage/memory"
 	"github.com/lovage-go/lovage/worker"
 )
@@ -32,7 +30,11 @@ const ledgerKey = "LOVAGE_TEST_LEDGER"
 
 // note writes a line to the ledger, with the process that did.
 func note(format string, args ...any) {
-	f, err := os.OpenFile(os.Getenv(ledgerKey), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	path := os.Getenv(ledgerKey)
+	if path == "" { // a worker without children
+		return
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		panic(err)
 	}
@@ -67,7 +69,16 @@ func (t *errand) Run(ctx context.Context, in Errand) (int, error) {
 	r := lovage.RequestFrom(ctx)
 	note("run %s %s", r.ID, in.Do)
 	pid := os.Getpid()
+	if do, once := strings.CutPrefix(in.Do, "once "); once {
+		if in.Do = "ok"; r.Delivery.Losses == 0 {
+			in.Do = do
+		}
+	}
 	switch in.Do {
+	case "reject":
+		return pid, lovage.Reject(errBoom, false)
+	case "ignore":
+		return pid, lovage.ErrIgnore
 	case "wait":
 		<-ctx.Done()
 		note("cancelled %s %v", r.ID, context.Cause(ctx))
@@ -129,6 +140,10 @@ func deeper(n int) int {
 func yardApp(conf lovage.Config, opts ...lovage.AppOption) (*lovage.App, *lovage.Handle[Errand, int]) {
 	app := lovage.New("yard", conf, opts...)
 	c := lovage.Register(app, "yard.errand", &errand{}, lovage.DefaultRetryDelay(0))
+	lovage.Func(app, "yard.add", add)
+	if os.Getenv("LOVAGE_TEST_EXTRA") != "" {
+		lovage.Func(app, "yard.extra", add)
+	}
 	return app, c.Handle
 }
 
@@ -141,7 +156,7 @@ func yardChild() int {
 
 // yard is a worker with children, in this process.
 type yard struct {
-	t      *testing.T
+	t      testing.TB
 	store  *memory.Store
 	app    *lovage.App
 	do     *lovage.Handle[Errand, int]
@@ -153,7 +168,7 @@ type yard struct {
 	ended  chan error
 }
 
-func newYard(t *testing.T, conf lovage.Config, cfg worker.Config, env ...string) *yard {
+func newYard(t testing.TB, conf lovage.Config, cfg worker.Config, env ...string) *yard {
 	t.Helper()
 	y := &yard{t: t, store: memory.New(), log: &logbook{}, ledger: filepath.Join(t.TempDir(), "ledger"), ready: make(chan struct{}), ended: make(chan error, 1)}
 	y.app, y.do = yardApp(conf,
@@ -161,7 +176,7 @@ func newYard(t *testing.T, conf lovage.Config, cfg worker.Config, env ...string)
 		lovage.WithBroker(func(context.Context) (broker.Conn, error) { return y.store.Broker(), nil }),
 		lovage.WithBackend(func(context.Context) (backend.Backend, error) { return y.store.Backend(), nil }))
 	cfg.Pool, cfg.Concurrency = or(cfg.Pool, "prefork"), or(cfg.Concurrency, 2)
-	cfg.ChildEnv = append(env, ledgerKey+"="+y.ledger, roleKey+"=yard")
+	cfg.ChildEnv = append([]string{ledgerKey + "=" + y.ledger, roleKey + "=yard"}, env...)
 	cfg.Ready = func(worker.Info) { close(y.ready) }
 	y.w = worker.New(y.app, cfg)
 	return y
@@ -280,6 +295,17 @@ func (y *yard) sees(text string) string {
 	}
 }
 
+func (y *yard) lengths() broker.Length {
+	y.t.Helper()
+	conn := y.store.Broker()
+	defer conn.Close()
+	all, err := conn.Lengths(y.t.Context(), "celery")
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return all["celery"]
+}
+
 func (y *yard) logs(text string) {
 	y.t.Helper()
 	if !strings.Contains(y.log.String(), text) {
@@ -357,6 +383,3 @@ func TestPreforkKills(t *testing.T) {
 		t.Errorf("after the kills: got %v, want success", err)
 	}
 }
-
-var _ = proc.PID
-var _ sync.Mutex

@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 		app := lovage.New("child", lovage.Config{BrokerURL: "memory://child"})
 		err := worker.New(app, worker.Config{}).Run(context.Background())
 		fmt.Printf("child=%t left=%q is=%t\n", lovage.IsChild(), os.Getenv(proc.ChildKey), errors.Is(err, worker.ErrChild))
+	case "parent":
+		os.Exit(yardParent())
+	case "quit":
+		os.Exit(4)
 	case "yard":
 		os.Exit(yardChild())
 	case "signals":

@@ -1,0 +1,201 @@
+//go:build linux
+
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/worker"
+)
+
+func TestPreforkDeaths(t *testing.T) {
+	t.Parallel()
+	off := false
+	y := newYard(t, lovage.Config{TaskRejectOnWorkerLost: &off}, worker.Config{}).start()
+	for do, want := range map[string]string{
+		"goroutine": "exitcode 2", "exit": "exitcode 7", "segv": "exitcode 2", "kill": "signal 9 (SIGKILL)", "overflow": "exitcode 2",
+	} {
+		r := y.send(Errand{Do: do})
+		_, err := y.get(r)
+		var te *lovage.TaskError
+		if !errors.As(err, &te) || te.Type != "WorkerLostError" || !errors.Is(err, lovage.ErrWorkerLost) || te.Message() != "Worker exited prematurely: "+want+"." {
+			t.Errorf("%s: got %v, want a WorkerLostError that says %s", do, err, want)
+		}
+		if runs := y.noted("run " + r.ID()); len(runs) != 1 {
+			t.Errorf("%s: runs %q, want one", do, runs)
+		}
+		hook := y.sees("failed " + r.ID() + " WorkerLostError")
+		if pid := strings.Fields(hook)[0]; pid == strconv.Itoa(os.Getpid()) || strings.HasPrefix(y.noted("run " + r.ID())[0], pid+" ") {
+			t.Errorf("%s: OnFailure ran in the parent or in the dead process %s", do, pid)
+		}
+	}
+	if n := y.lengths().Claimed; n != 0 {
+		t.Errorf("claimed messages: got %d, want none", n)
+	}
+	for _, want := range []string{"traceback=\"panic: alone", "goroutine stack exceeds"} {
+		y.logs(want)
+	}
+	if _, err := y.get(y.send(Errand{Do: "ok"})); err != nil {
+		t.Errorf("after the deaths: got %v, want success", err)
+	}
+}
+
+// TestPreforkLosses shows that a death is counted when it is seen: the task
+// runs again, and no more often than task_max_worker_losses allows.
+func TestPreforkLosses(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{}).start()
+	r := y.send(Errand{Do: "exit"})
+	if _, err := y.get(r); !errors.Is(err, lovage.ErrWorkerLost) || !strings.Contains(err.Error(), "3 workers died") {
+		t.Errorf("got %v, want a WorkerLostError after three deaths", err)
+	}
+	if runs := y.noted("run " + r.ID()); len(runs) != 3 {
+		t.Errorf("runs: got %q, want three", runs)
+	}
+	y.sees("failed " + r.ID() + " WorkerLostError")
+	conn := y.store.Broker()
+	defer conn.Close()
+	dead, err := conn.DeadLetters(t.Context(), "", "", 10)
+	if err != nil || len(dead) != 1 || dead[0].TaskID != r.ID() {
+		t.Errorf("dead letters: got %v, %v, want the task's message", dead, err)
+	}
+	if s := y.w.Stats(); s.Losses != 3 || s.Dead != 1 {
+		t.Errorf("stats: got %+v, want 3 losses and 1 dead", s)
+	}
+}
+
+// TestPreforkSurvivors kills a child beside others: theirs is not touched.
+func TestPreforkSurvivors(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{}).start()
+	calm, doomed := y.send(Errand{Do: "sleep", For: 500 * time.Millisecond}), y.send(Errand{Do: "sleep", For: 400 * time.Millisecond})
+	y.sees("run " + calm.ID())
+	first, _ := strconv.Atoi(strings.Fields(y.sees("run " + doomed.ID()))[0])
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := y.get(calm); err != nil {
+		t.Errorf("the task beside: got %v, want success", err)
+	}
+	second, err := y.get(doomed)
+	if err != nil || second == first {
+		t.Errorf("the task that was killed: got %d, %v, want success in another process", second, err)
+	}
+	if runs := y.noted("run " + calm.ID()); len(runs) != 1 {
+		t.Errorf("runs of the task beside: %q, want one", runs)
+	}
+	// A signal to all processes of a service is for the parent alone.
+	for _, pid := range childrenOf(os.Getpid(), y.ledger) {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+			if err := syscall.Kill(pid, sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := childrenOf(os.Getpid(), y.ledger)
+	if _, err := y.get(y.send(Errand{Do: "ok"})); err != nil {
+		t.Error(err)
+	}
+	if after := childrenOf(os.Getpid(), y.ledger); !slices.Equal(before, after) {
+		t.Errorf("children: %v before and %v after SIGTERM, want the same", before, after)
+	}
+}
+
+func TestPreforkInitFails(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{}, "LOVAGE_TEST_INIT=fail")
+	err := y.w.Run(context.Background())
+	if err == nil || !strings.Contains(err.Error(), `task "yard.errand": Init of`) || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("Run: got %v, want the error of Init with the task's name", err)
+	}
+	select {
+	case <-y.ready:
+		t.Error("the worker was ready")
+	default:
+	}
+	if left := childrenOf(os.Getpid(), y.ledger); len(left) > 0 {
+		t.Errorf("children left: %v", left)
+	}
+}
+
+func TestPreforkStrangers(t *testing.T) {
+	t.Parallel()
+	for env, want := range map[string]string{
+		"LOVAGE_TEST_EXTRA=1": "other tasks than its parent: yard.extra (child only)",
+		roleKey + "=quit":     "a child ended before it came to the worker's Run (exitcode 4)",
+	} {
+		y := newYard(t, lovage.Config{}, worker.Config{}, env)
+		if err := y.w.Run(context.Background()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: Run: got %v, want an error with %q", env, err, want)
+		}
+	}
+}
+
+// TestPreforkCrashLoop has children that die as soon as they are ready.
+func TestPreforkCrashLoop(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{TaskMaxWorkerLosses: lovage.NoLimit}, worker.Config{Concurrency: 1}).start()
+	y.send(Errand{Do: "exit"})
+	began := time.Now()
+	for !strings.Contains(y.log.String(), "the next one starts in 400ms") {
+		if <-time.After(10 * time.Millisecond); time.Since(began) > 20*time.Second {
+			t.Fatalf("no back-off after 20 s\n%s", y.log)
+		}
+	}
+	if d := time.Since(began); d < 350*time.Millisecond {
+		t.Errorf("the fifth death came after %s, want the pauses before it", d)
+	}
+}
+
+// TestPreforkParentDies kills a parent: its children are gone within a second,
+// whether the kernel tells them or the end of their connection does.
+func TestPreforkParentDies(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{}) // for its ledger
+	cmd := again(t, "parent")
+	cmd.Env = append(cmd.Env, ledgerKey+"="+y.ledger)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	y.sees("run ") // a task that heeds nothing
+	kids := childrenOf(cmd.Process.Pid, y.ledger)
+	if len(kids) != 2 {
+		t.Fatalf("children: %v, want two\n%s", kids, &out)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	died := time.Now()
+	_ = cmd.Wait()
+	for len(childrenOf(0, y.ledger)) > 0 {
+		if time.Since(died) > time.Second {
+			t.Fatalf("a second after their parent: %v", childrenOf(0, y.ledger))
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// yardParent is a worker with two children in a process of its own, and a task
+// that does not end.
+func yardParent() int {
+	app, do := yardApp(lovage.Config{BrokerURL: "memory://parent", ResultBackend: "memory://parent"})
+	if _, err := do.Delay(context.Background(), Errand{Do: "deaf", For: time.Hour}); err != nil {
+		fmt.Println(err)
+		return 3
+	}
+	fmt.Println(worker.Run(context.Background(), app, worker.Config{Pool: "prefork", Concurrency: 2, WithoutHeartbeat: true}))
+	return 1
+}
