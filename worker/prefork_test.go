@@ -49,7 +49,10 @@ type Errand struct {
 }
 
 // errand is a class whose runs may do anything to their process.
-type errand struct{ lovage.Task }
+type errand struct {
+	lovage.Task
+	again *lovage.Handle[Errand, int]
+}
 
 func (t *errand) Init(context.Context) error {
 	if os.Getenv("LOVAGE_TEST_INIT") == "fail" {
@@ -75,6 +78,14 @@ func (t *errand) Run(ctx context.Context, in Errand) (int, error) {
 		}
 	}
 	switch in.Do {
+	case "join":
+		other, err := t.again.Delay(ctx, Errand{Do: "ok"})
+		if err != nil {
+			return pid, err
+		}
+		if _, err := other.Get(lovage.AllowJoin(ctx)); err != nil {
+			return pid, err
+		}
 	case "reject":
 		return pid, lovage.Reject(errBoom, false)
 	case "ignore":
@@ -139,7 +150,10 @@ func deeper(n int) int {
 // yardApp is the app of parents and of their children.
 func yardApp(conf lovage.Config, opts ...lovage.AppOption) (*lovage.App, *lovage.Handle[Errand, int]) {
 	app := lovage.New("yard", conf, opts...)
-	c := lovage.Register(app, "yard.errand", &errand{}, lovage.DefaultRetryDelay(0))
+	class := &errand{}
+	c := lovage.Register(app, "yard.errand", class, lovage.DefaultRetryDelay(0), lovage.Isolated())
+	class.again = c.Handle
+	lovage.Func(app, "yard.pid", func(context.Context, struct{}) (int, error) { return os.Getpid(), nil })
 	lovage.Func(app, "yard.add", add)
 	if os.Getenv("LOVAGE_TEST_EXTRA") != "" {
 		lovage.Func(app, "yard.extra", add)
@@ -171,10 +185,13 @@ type yard struct {
 func newYard(t testing.TB, conf lovage.Config, cfg worker.Config, env ...string) *yard {
 	t.Helper()
 	y := &yard{t: t, store: memory.New(), log: &logbook{}, ledger: filepath.Join(t.TempDir(), "ledger"), ready: make(chan struct{}), ended: make(chan error, 1)}
-	y.app, y.do = yardApp(conf,
-		lovage.WithLogger(slog.New(slog.NewTextHandler(y.log, &slog.HandlerOptions{Level: slog.LevelDebug}))),
-		lovage.WithBroker(func(context.Context) (broker.Conn, error) { return y.store.Broker(), nil }),
-		lovage.WithBackend(func(context.Context) (backend.Backend, error) { return y.store.Backend(), nil }))
+	opts := []lovage.AppOption{lovage.WithLogger(slog.New(slog.NewTextHandler(y.log, &slog.HandlerOptions{Level: slog.LevelDebug})))}
+	if conf.BrokerURL == "" {
+		opts = append(opts,
+			lovage.WithBroker(func(context.Context) (broker.Conn, error) { return y.store.Broker(), nil }),
+			lovage.WithBackend(func(context.Context) (backend.Backend, error) { return y.store.Backend(), nil }))
+	}
+	y.app, y.do = yardApp(conf, opts...)
 	cfg.Pool, cfg.Concurrency = or(cfg.Pool, "prefork"), or(cfg.Concurrency, 2)
 	cfg.ChildEnv = append([]string{ledgerKey + "=" + y.ledger, roleKey + "=yard"}, env...)
 	cfg.Ready = func(worker.Info) { close(y.ready) }

@@ -65,6 +65,10 @@ func (apart) leave(j *job) {
 func (a apart) execute(ctx context.Context, j *job) (lovage.Outcome, error) {
 	run := a.job(j, j)
 	run.Slot, run.Begin = &j.slot, func() bool { return j.phase.Load() == running }
+	run.Free = func() {
+		a.leave(j)
+		j.slot.GiveUp()
+	}
 	j.mu.Lock()
 	j.task, j.apart = run, true
 	j.mu.Unlock()

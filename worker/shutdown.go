@@ -138,11 +138,11 @@ func (w *Worker) cold() {
 		if !j.phase.CompareAndSwap(running, abandoned) {
 			continue // its effects wait for the store: its claim goes back unsettled
 		}
+		j.slot.drop()
 		if j.kill(syscall.SIGKILL) {
 			w.log.Error("Task "+j.id()+" did not end at the cold shutdown and is killed; its message goes back", "job", j.id())
 		} else {
 			w.count.stuck.Add(1)
-			j.slot.drop()
 			w.log.Error("Task "+j.id()+" did not end at the cold shutdown; its message goes back", "job", j.id())
 		}
 		w.settleAbandoned(j)

@@ -51,6 +51,7 @@ type Job struct {
 	Finisher lovage.Finisher
 	Slot     lovage.Slot
 	Begin    func() bool // asked, with Kill kept out, whether it is to run; may be nil
+	Free     func()      // called when the child can be released before the effects are kept; may be nil
 }
 
 // Child is one process of a pool, as its parent sees it. It runs one job at a
@@ -92,7 +93,10 @@ func (p *Pool) spawn(ctx context.Context, index int) (*Child, error) {
 		pool: p, cmd: cmd, pid: cmd.Process.Pid, wire: newWire(conn), name: fmt.Sprintf("ForkPoolWorker-%d", index),
 		frames: make(chan frame, 4), exited: make(chan struct{}),
 	}
-	c.output = &output{file: out, log: c.log}
+	if c.output, err = newOutput(out, c.log); err != nil {
+		c.end()
+		return nil, errors.Join(err, cmd.Wait())
+	}
 	p.group.Go(c.output.run)
 	first := make(chan error, 1)
 	p.group.Go(func() { c.listen(first) })
@@ -275,13 +279,12 @@ func (c *Child) do(ctx context.Context, j *Job, k kind, payload []byte) (lovage.
 		<-c.exited
 		return lovage.Outcome{}, ErrGone
 	}
-	n := c.runs
-	defer context.AfterFunc(ctx, func() {
-		why := cancelled{n, faultOf(context.Cause(ctx))}
+	t := stint{child: c, job: j, run: c.runs}
+	t.still = context.AfterFunc(ctx, func() {
+		why := cancelled{t.run, faultOf(context.Cause(ctx))}
 		_ = c.wire.send(cancel, appendFlat(nil, &why))
-	})()
-	var out lovage.Outcome
-	kept := false
+	})
+	defer t.still()
 	for {
 		var f frame
 		select {
@@ -290,55 +293,55 @@ func (c *Child) do(ctx context.Context, j *Job, k kind, payload []byte) (lovage.
 			select {
 			case f = <-c.frames: // sent before it died
 			default:
-				return c.died(&out, kept)
+				return t.died()
 			}
 		}
-		if over, err := c.frame(ctx, j, f, &out, &kept); over {
-			return out, err
+		if over, err := t.take(ctx, f); over {
+			return t.out, err
 		}
 	}
+}
+
+// stint is one run of a child, as its parent sees it.
+type stint struct {
+	child *Child
+	job   *Job
+	run   int         // its number
+	still func() bool // keeps the child from being told of the context's end
+	out   lovage.Outcome
+	kept  bool // its end was told
 }
 
 // died is the end of a run with its process.
-func (c *Child) died(out *lovage.Outcome, kept bool) (lovage.Outcome, error) {
+func (t *stint) died() (lovage.Outcome, error) {
+	c := t.child
 	death := &Death{Status: c.status, Trace: c.trace}
-	if !kept {
+	if !t.kept {
 		return lovage.Outcome{}, death
 	}
 	c.log().Error("the process of the task died after the task's end; its late hooks may not have run: "+death.Status, "traceback", death.Trace)
-	return *out, nil
+	return t.out, nil
 }
 
+// unset ends a job's time in the child, if it has not ended before.
 func (c *Child) unset(j *Job) {
 	c.mu.Lock()
-	c.job = nil
+	if c.job == j {
+		c.job = nil
+	}
 	c.mu.Unlock()
 	c.unlend(j)
 }
 
-// frame takes what a run says; over says that it has ended.
-func (c *Child) frame(ctx context.Context, j *Job, f frame, out *lovage.Outcome, kept *bool) (over bool, err error) {
+// take takes what a run says; over says that it has ended.
+func (t *stint) take(ctx context.Context, f frame) (over bool, err error) {
+	c := t.child
 	if f.kind == finish {
 		e, err := readFlat[ended](f.payload)
 		if err != nil {
 			return true, &Refused{err.Error()}
 		}
-		*out = e.Outcome.outcome()
-		e.Effects.Request, e.Effects.Outcome = j.Request, out
-		var reply []byte
-		err = j.Finisher.Finish(context.WithoutCancel(ctx), &e.Effects)
-		if err != nil {
-			text := faultOf(err)
-			reply = appendFlat(nil, &text)
-			if out.Fenced == nil {
-				out.Fenced = err
-			}
-		}
-		*kept = true
-		if err := c.wire.send(answer, reply); err != nil {
-			c.end()
-		}
-		return false, nil
+		return e.Free, t.keep(ctx, &e)
 	}
 	u, err := readFlat[usage](f.payload)
 	c.memory = u.Memory
@@ -346,10 +349,42 @@ func (c *Child) frame(ctx context.Context, j *Job, f frame, out *lovage.Outcome,
 	switch {
 	case err != nil:
 		return true, &Refused{err.Error()}
-	case *kept:
+	case t.kept:
 		return true, nil
 	}
 	return true, &Refused{or(u.Refused, "the child ended the run without a word")}
+}
+
+// keep has the effects of a run kept, and tells the child. A child that is free
+// is released before, and its answer has time.
+func (t *stint) keep(ctx context.Context, e *ended) error {
+	c, j := t.child, t.job
+	say := c.wire.send
+	if e.Free && j.Free != nil {
+		c.memory = e.Usage.Memory
+		c.output.end()
+		t.still()
+		c.unset(j)
+		j.Free()
+		say = c.wire.hold
+	}
+	t.out, t.kept = e.Outcome.outcome(), true
+	e.Effects.Request, e.Effects.Outcome = j.Request, &t.out
+	m := reply{Run: t.run}
+	if err := j.Finisher.Finish(context.WithoutCancel(ctx), &e.Effects); err != nil {
+		f := faultOf(err)
+		m.Why = &f
+		if t.out.Fenced == nil {
+			t.out.Fenced = err
+		}
+	}
+	if e.Quiet {
+		return nil
+	}
+	if err := say(answer, appendFlat(nil, &m)); err != nil {
+		c.end()
+	}
+	return nil
 }
 
 func or(text, def string) string {

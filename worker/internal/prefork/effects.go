@@ -51,6 +51,11 @@ var (
 type ended struct {
 	Outcome outcome
 	Effects lovage.Effects
+	// Free: nothing of the task runs after this, and the child can take the next
+	// run. There will be no done. Quiet: nobody there waits for the answer.
+	Free  bool
+	Quiet bool
+	Usage usage
 }
 
 // outcome is a lovage.Outcome without the Go values in it.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"sync"
 	"time"
 )
@@ -34,7 +33,7 @@ const (
 	run      // delivery
 	conclude // conclusion
 	cancel   // cancelled: which run, and why
-	answer   // to finish: nothing, or a fault
+	answer   // reply: to finish
 	slot     // to want: its number
 	leave    // end: close and exit
 	die      // the number of the signal to die of
@@ -43,7 +42,8 @@ const (
 const (
 	headLen  = 5
 	maxFrame = 1 << 30
-	// sendTimeout is how long the other side may leave a frame unread.
+	// sendTimeout is how long the other side may leave a frame unread, and at
+	// least half of it before it is given up.
 	sendTimeout = 30 * time.Second
 )
 
@@ -52,14 +52,25 @@ var errFrameTooLarge = errors.New("more than 1 GiB in one piece cannot be sent b
 // wire is one end of the connection between a parent and a child. Frames may be
 // sent by many goroutines; one receives.
 type wire struct {
-	conn net.Conn
+	conn stream
 	in   *bufio.Reader
 
-	mu  sync.Mutex // guards what follows
-	out []byte     // what is not sent yet
+	mu    sync.Mutex // guards what follows
+	out   []byte     // what is not sent yet
+	timer *time.Timer
+	armed bool
+
+	limited time.Time // when the deadline for writing was set
 }
 
-func newWire(conn net.Conn) *wire { return &wire{conn: conn, in: bufio.NewReaderSize(conn, 8<<10)} }
+// stream is a connection. The child's knows no deadline: its parent reads, or is
+// gone.
+type stream interface {
+	io.ReadWriteCloser
+	SetWriteDeadline(time.Time) error
+}
+
+func newWire(conn stream) *wire { return &wire{conn: conn, in: bufio.NewReaderSize(conn, 8<<10)} }
 
 // keepOut is the largest buffer that is kept for the next frame.
 const keepOut = 64 << 10
@@ -74,14 +85,35 @@ func (w *wire) send(k kind, payload []byte) error {
 	return w.flush()
 }
 
-// hold keeps a frame until the next one is sent.
+// holdTime is how long a frame that can wait does, for others to go with.
+const holdTime = 2 * time.Millisecond
+
+// hold keeps a frame for a moment, so that it goes with the next one.
 func (w *wire) hold(k kind, payload []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.add(k, payload); err != nil || len(w.out) < keepOut {
+	if err := w.add(k, payload); err != nil {
 		return err
 	}
-	return w.flush()
+	switch {
+	case len(w.out) >= keepOut:
+		return w.flush()
+	case w.armed:
+	case w.timer == nil:
+		w.timer, w.armed = time.AfterFunc(holdTime, w.release), true
+	default:
+		w.timer.Reset(holdTime)
+		w.armed = true
+	}
+	return nil
+}
+
+// release sends what was held.
+func (w *wire) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armed = false
+	_ = w.flush()
 }
 
 func (w *wire) add(k kind, payload []byte) error {
@@ -95,7 +127,13 @@ func (w *wire) add(k kind, payload []byte) error {
 
 // flush writes what waits. The caller holds mu.
 func (w *wire) flush() error {
-	_ = w.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
+	if len(w.out) == 0 {
+		return nil
+	}
+	if now := time.Now(); now.Sub(w.limited) > sendTimeout/2 { // setting it costs more than writing
+		w.limited = now
+		_ = w.conn.SetWriteDeadline(now.Add(sendTimeout))
+	}
 	_, err := w.conn.Write(w.out)
 	if w.out = w.out[:0]; cap(w.out) > keepOut {
 		w.out = nil
@@ -144,6 +182,12 @@ type settings struct {
 type conclusion struct {
 	Delivery delivery
 	Outcome  outcome
+}
+
+// reply tells whether the end of a run was kept.
+type reply struct {
+	Run int
+	Why *fault // nil: it was
 }
 
 // cancelled tells that a run is to end. Runs are counted by both sides.

@@ -30,7 +30,7 @@ type attr struct {
 // forward is the slog.Handler of a child: its parent writes what it logs.
 type forward struct {
 	level  slog.Level
-	send   func(record)
+	send   func(context.Context, record)
 	prefix string
 	attrs  []attr
 }
@@ -48,7 +48,7 @@ func (h *forward) Handle(ctx context.Context, r slog.Record) error {
 	if q := lovage.RequestFrom(ctx); q != nil && !has(out.Attrs, "id") {
 		out.Attrs = appendAttr(appendAttr(out.Attrs, "", slog.String("task", q.Task)), "", slog.String("id", q.ID))
 	}
-	h.send(out)
+	h.send(ctx, out)
 	return nil
 }
 

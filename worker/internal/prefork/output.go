@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 )
 
 const (
@@ -17,6 +18,7 @@ const (
 // dies is kept together, and told with the death.
 type output struct {
 	file *os.File
+	raw  syscall.RawConn     // of file
 	log  func() *slog.Logger // with the run that goes on
 
 	mu    sync.Mutex // guards what follows; held from read to log
@@ -25,15 +27,17 @@ type output struct {
 	buf   [4 << 10]byte
 }
 
+func newOutput(file *os.File, log func() *slog.Logger) (*output, error) {
+	raw, err := file.SyscallConn()
+	return &output{file: file, raw: raw, log: log}, err
+}
+
 // run reads until the child's end, and all that it has started, is gone, or
 // the file is closed.
 func (o *output) run() {
-	raw, err := o.file.SyscallConn()
-	if err != nil {
-		return
-	}
+	var err error
 	for over := false; !over && err == nil; {
-		err = raw.Read(func(fd uintptr) bool {
+		err = o.raw.Read(func(fd uintptr) bool {
 			// Read here, under the lock: what there is is then either unread or in
 			// the log when drain looks.
 			o.mu.Lock()
@@ -55,15 +59,9 @@ func (o *output) read(fd uintptr) (more, over bool) {
 	return n > 0, over
 }
 
-// drain takes what was written so far.
+// drain takes what was written so far. The caller holds mu.
 func (o *output) drain() {
-	raw, err := o.file.SyscallConn()
-	if err != nil {
-		return
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	_ = raw.Control(func(fd uintptr) {
+	_ = o.raw.Control(func(fd uintptr) {
 		for more := true; more; {
 			more, _ = o.read(fd)
 		}
@@ -72,9 +70,9 @@ func (o *output) drain() {
 
 // end tells what a run has written and not ended with a line.
 func (o *output) end() {
-	o.drain()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.drain()
 	if len(o.trace) > 0 { // it looked like a crash and was none
 		o.tell(o.trace)
 		o.trace = nil
@@ -87,9 +85,9 @@ func (o *output) end() {
 
 // last is the end of a dead child's output: what the runtime said of its death.
 func (o *output) last() string {
-	o.drain()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.drain()
 	if len(o.part) > 0 {
 		o.line(o.part)
 		o.part = nil

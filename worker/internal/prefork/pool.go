@@ -60,7 +60,8 @@ type Pool struct {
 
 	mu       sync.Mutex // guards what follows
 	size     int
-	lent     int // runs that wait in a child, without a slot
+	lent     int       // runs that wait in a child, without a slot
+	back     time.Time // when the last of them went on
 	index    int
 	starting int
 	all      map[*Child]struct{}
@@ -292,8 +293,9 @@ func (p *Pool) release(c *Child) {
 		p.fill()
 		return
 	}
-	if len(p.all)+p.starting > p.target() && len(p.waiting) == 0 && p.lent == 0 {
-		time.AfterFunc(surplus, p.trim)
+	if len(p.all)+p.starting > p.target() && len(p.waiting) == 0 && time.Since(p.back) > surplus {
+		p.retire(c)
+		return
 	}
 	p.hand(c)
 }
@@ -340,8 +342,11 @@ func (p *Pool) lend(n int) {
 	defer p.mu.Unlock()
 	p.lent += n
 	p.fill()
-	if n < 0 && len(p.all)+p.starting > p.target() {
-		time.AfterFunc(surplus, p.trim)
+	if n < 0 {
+		p.back = time.Now()
+		if len(p.all)+p.starting > p.target() {
+			time.AfterFunc(surplus+time.Second, p.trim)
+		}
 	}
 }
 

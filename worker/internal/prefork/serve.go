@@ -9,8 +9,8 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/internal/proc"
@@ -37,7 +37,8 @@ func Serve(ctx context.Context, app *lovage.App) error {
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	s := &server{
 		ctx: context.WithoutCancel(ctx), app: app, wire: newWire(conn),
-		told: make(chan settings, 1), work: make(chan frame, 1), answers: make(chan []byte, 1),
+		told:    make(chan settings, 1),
+		answers: map[int]chan error{}, late: map[*lovage.Request]bool{},
 	}
 	g := self(app)
 	if err := s.wire.send(hello, appendFlat(nil, &g)); err != nil {
@@ -45,7 +46,6 @@ func Serve(ctx context.Context, app *lovage.App) error {
 	}
 	go s.listen()
 	s.begin(<-s.told)
-	go s.loop()
 	select {}
 }
 
@@ -56,16 +56,15 @@ type server struct {
 	wire *wire
 	set  settings
 
-	told    chan settings
-	work    chan frame
-	answers chan []byte
-	late    atomic.Bool // the run's end is kept: its last words may wait for each other
+	told  chan settings
+	turns sync.WaitGroup // runs that have not ended
 
 	mu      sync.Mutex // guards what follows
+	answers map[int]chan error
+	late    map[*lovage.Request]bool // runs whose end is kept: their last words have time
 	runs    int
-	cancel  context.CancelCauseFunc
+	current *turn         // the last one
 	stopped map[int]error // runs that were cancelled before they began
-	lender  *lender
 }
 
 // begin makes the process a worker's child and runs Init.
@@ -98,17 +97,24 @@ func (s *server) served() (list []*lovage.Definition) {
 	return list
 }
 
-func (s *server) record(r record) {
+func (s *server) record(ctx context.Context, r record) {
 	payload := appendFlat(nil, &r)
-	if s.late.Load() {
+	s.mu.Lock()
+	late := s.late[lovage.RequestFrom(ctx)]
+	s.mu.Unlock()
+	if late {
 		_ = s.wire.hold(line, payload)
 	} else {
 		_ = s.wire.send(line, payload)
 	}
 }
 
-// listen does what the parent says. Its end is the end of this process: nothing
-// that it could still do would count.
+// passTime is how long a run has the goroutine that reads what the parent says.
+// Most runs end before, and no other goroutine needs to be woken for them.
+const passTime = time.Millisecond
+
+// listen does what the parent says, and runs what it sends. Its end is the end
+// of this process: nothing that it could still do would count.
 func (s *server) listen() {
 	for {
 		k, payload, err := s.wire.receive()
@@ -121,22 +127,23 @@ func (s *server) listen() {
 				s.told <- set
 			}
 		case run, conclude:
-			s.work <- frame{k, payload}
+			if !s.turn(k, payload) {
+				return // another goroutine listens
+			}
 		case answer:
-			s.answers <- payload
+			if m, err := readFlat[reply](payload); err == nil {
+				s.answer(m)
+			}
 		case cancel:
 			if c, err := readFlat[cancelled](payload); err == nil {
 				s.stop(c)
 			}
 		case slot:
 			if n, err := readFlat[int](payload); err == nil {
-				s.mu.Lock()
-				l := s.lender
-				s.mu.Unlock()
-				l.given(n)
+				s.given(n)
 			}
 		case leave:
-			close(s.work)
+			go s.end()
 		case die:
 			if n, err := readFlat[int](payload); err == nil {
 				signal.Reset(syscall.Signal(n))
@@ -146,32 +153,75 @@ func (s *server) listen() {
 	}
 }
 
+// turn carries out one run and reports whether this goroutine is still the one
+// that listens. A task may also end the goroutine (runtime.Goexit).
+func (s *server) turn(k kind, payload []byte) (mine bool) {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	t := &turn{server: s, cancel: cancel, over: make(chan struct{})}
+	s.turns.Add(1)
+	pass := time.AfterFunc(passTime, t.pass)
+	u, returned := usage{Refused: "the task ended its goroutine (runtime.Goexit)"}, false
+	defer func() {
+		pass.Stop()
+		cancel(nil)
+		s.over(t, u)
+		s.turns.Done()
+		if mine = t.passed.CompareAndSwap(false, true); mine && !returned {
+			go s.listen()
+		}
+	}()
+	u = s.perform(ctx, t, k, payload)
+	returned = true
+	return mine
+}
+
+// quiet reports whether nothing here depends on how the effects of a success
+// are kept.
+func (s *server) quiet(e *lovage.Effects) bool {
+	sig := &s.app.Signals
+	return e.Outcome.State == lovage.Success && slog.Level(s.set.Level) > slog.LevelInfo && len(e.Publish) == 0 &&
+		!sig.TaskSuccess.Connected() && !sig.TaskPostrun.Connected()
+}
+
 // stop cancels a run. It may have ended already, or not have begun.
 func (s *server) stop(c cancelled) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case c.Run == s.runs && s.cancel != nil:
-		s.cancel(c.Why.error())
+	case c.Run == s.runs && s.current != nil:
+		s.current.cancel(c.Why.error())
 	case c.Run > s.runs:
 		s.stopped = map[int]error{c.Run: c.Why.error()}
 	}
 }
 
-// loop runs one job after the other. A task that ends its goroutine takes this
-// one with it, and another goes on.
-func (s *server) loop() {
-	over := false
-	defer func() {
-		if !over {
-			s.over(usage{Refused: "the task ended its goroutine (runtime.Goexit)"})
-			go s.loop()
-		}
-	}()
-	for f := range s.work {
-		s.over(s.perform(f))
+func (s *server) given(n int) {
+	s.mu.Lock()
+	t := s.current
+	s.mu.Unlock()
+	if t != nil {
+		t.given(n)
 	}
-	over = true
+}
+
+func (s *server) answer(m reply) {
+	s.mu.Lock()
+	got := s.answers[m.Run]
+	delete(s.answers, m.Run)
+	s.mu.Unlock()
+	if got == nil {
+		return
+	}
+	var err error
+	if m.Why != nil {
+		err = m.Why.error()
+	}
+	got <- err
+}
+
+// end closes the tasks when the last run has ended, and then the process.
+func (s *server) end() {
+	s.turns.Wait()
 	s.exit(s.app.Close(s.ctx), 0)
 }
 
@@ -186,27 +236,25 @@ func (s *server) exit(err error, code int) {
 	os.Exit(code)
 }
 
-// perform is one run.
-func (s *server) perform(f frame) (u usage) {
-	ctx, cancel := context.WithCancelCause(s.ctx)
-	defer cancel(nil)
-	l := &lender{server: s, over: make(chan struct{})}
+// perform runs what a frame says.
+func (s *server) perform(ctx context.Context, t *turn, k kind, payload []byte) (u usage) {
 	s.mu.Lock()
 	s.runs++
+	t.run = s.runs
 	if why, ok := s.stopped[s.runs]; ok {
-		cancel(why)
+		t.cancel(why)
 	}
-	s.cancel, s.stopped, s.lender = cancel, nil, l
+	s.current, s.stopped = t, nil
 	s.mu.Unlock()
 
 	var d delivery
 	var end outcome
 	var err error
-	if f.kind == run {
-		d, err = readFlat[delivery](f.payload)
+	if k == run {
+		d, err = readFlat[delivery](payload)
 	} else {
 		var m conclusion
-		m, err = readFlat[conclusion](f.payload)
+		m, err = readFlat[conclusion](payload)
 		d, end = m.Delivery, m.Outcome
 	}
 	if err != nil {
@@ -217,12 +265,12 @@ func (s *server) perform(f frame) (u usage) {
 		return usage{Refused: "the child does not read the message as its parent does: " + err.Error()}
 	}
 	r.Hostname = s.set.Hostname
-	r.SetSlot(l)
+	r.SetSlot(t)
 	var out lovage.Outcome
-	if f.kind == run {
-		out = s.app.Execute(ctx, r, s)
+	if k == run {
+		out = s.app.Execute(ctx, r, t)
 	} else {
-		out = s.app.Conclude(ctx, r, end.outcome(), s)
+		out = s.app.Conclude(ctx, r, end.outcome(), t)
 	}
 	if out.Fenced != nil {
 		u.Refused = out.Fenced.Error() // of use if the end was not told
@@ -230,93 +278,22 @@ func (s *server) perform(f frame) (u usage) {
 	return u
 }
 
-// over tells the end of a run.
-func (s *server) over(u usage) {
+// over ends a run, and tells it if that was not done with its effects.
+func (s *server) over(t *turn, u usage) {
 	s.mu.Lock()
-	s.cancel = nil
-	l := s.lender
+	delete(s.late, t.told)
 	s.mu.Unlock()
-	l.end()
-	if s.set.Memory {
-		u.Memory = proc.RSS()
-	}
-	_ = s.wire.send(done, appendFlat(nil, &u))
-	s.late.Store(false)
-}
-
-// Finish implements lovage.Finisher: the parent makes the effects happen.
-func (s *server) Finish(_ context.Context, e *lovage.Effects) error {
-	m := ended{Outcome: outcomeOf(e.Outcome, s.set.Repr), Effects: *e}
-	if err := s.wire.send(finish, appendFlat(nil, &m)); err != nil {
-		return err
-	}
-	err := errorOf(<-s.answers)
-	s.late.Store(true)
-	return err
-}
-
-// lender is the slot of a run, which is the parent's to give. A child has one
-// run at a time, so there is nothing to give up before its end.
-type lender struct {
-	server *server
-	over   chan struct{}
-
-	mu     sync.Mutex // guards what follows
-	wanted int
-	got    chan struct{}
-	ended  bool
-}
-
-// Release implements lovage.Slot.
-func (l *lender) Release() { l.say(lend, nil) }
-
-// GiveUp implements lovage.Slot.
-func (l *lender) GiveUp() {}
-
-// Reacquire implements lovage.Slot.
-func (l *lender) Reacquire(ctx context.Context) error {
-	l.mu.Lock()
-	l.wanted++
-	n, got := l.wanted, make(chan struct{})
-	l.got = got
-	l.mu.Unlock()
-	if !l.say(want, appendFlat(nil, &n)) {
-		return nil
-	}
-	select {
-	case <-got:
-		return nil
-	case <-l.over:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// say speaks for the run, as long as it goes on.
-func (l *lender) say(k kind, payload []byte) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.ended && l.server.wire.send(k, payload) == nil
-}
-
-func (l *lender) given(n int) {
-	if l == nil {
+	t.end()
+	if t.free && t.told != nil {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if n == l.wanted && l.got != nil {
-		close(l.got)
-		l.got = nil
-	}
+	u.Memory = s.memory()
+	_ = s.wire.send(done, appendFlat(nil, &u))
 }
 
-func (l *lender) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.ended {
-		l.ended = true
-		close(l.over)
+func (s *server) memory() int {
+	if s.set.Memory {
+		return proc.RSS()
 	}
+	return 0
 }

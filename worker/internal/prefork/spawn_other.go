@@ -24,7 +24,7 @@ func (*nursery) start([]string) (*exec.Cmd, net.Conn, *os.File, error) {
 
 func replaced() string { return "" }
 
-func attach(int) (net.Conn, error) { return nil, errSystem }
+func attach(int) (stream, error) { return nil, errSystem }
 
 var signals = map[string]syscall.Signal{"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM}
 

@@ -1,0 +1,233 @@
+//go:build linux
+
+package worker_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	_ "github.com/lovage-go/lovage/backend/sqlbackend"
+	_ "github.com/lovage-go/lovage/broker/sqlbroker"
+	"github.com/lovage-go/lovage/control"
+	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/worker"
+)
+
+func (y *yard) pids() []int { return childrenOf(os.Getpid(), y.ledger) }
+
+// until waits for a condition.
+func (y *yard) until(what string, ok func() bool) {
+	y.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); <-time.After(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			y.t.Fatalf("not after 20 s: %s\n%s", what, tail(y.log.String()))
+		}
+	}
+}
+
+// resize changes the pool by remote control.
+func (y *yard) resize(by int) error {
+	change := y.app.Control().PoolGrow
+	if by < 0 {
+		change, by = y.app.Control().PoolShrink, -by
+	}
+	replies, err := change(y.t.Context(), by, control.Options{Reply: true, Limit: 1, Timeout: 10 * time.Second})
+	if err == nil && len(replies) != 1 {
+		err = fmt.Errorf("%d replies", len(replies))
+	}
+	return err
+}
+
+func TestPreforkResize(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{Concurrency: 1}).start()
+	busy := y.send(Errand{Do: "sleep", For: 300 * time.Millisecond})
+	y.sees("run " + busy.ID())
+	beside := y.send(Errand{Do: "sleep", For: 300 * time.Millisecond})
+	if err := y.resize(+2); err != nil {
+		t.Fatal(err)
+	}
+	y.sees("run " + beside.ID())
+	if n := len(y.noted("cancelled")); n > 0 {
+		t.Errorf("the pool's growth touched a run")
+	}
+	y.until("three children", func() bool { return len(y.pids()) == 3 })
+	if err := y.resize(-2); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*lovage.Result[int]{busy, beside} {
+		if _, err := y.get(r); err != nil {
+			t.Error(err)
+		}
+	}
+	y.until("one child", func() bool { return len(y.pids()) == 1 })
+	if n := len(y.noted("close")); n != 2 {
+		t.Errorf("Close ran %d times, want it in the two children that went", n)
+	}
+}
+
+func TestPreforkRecycles(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{Concurrency: 1, MaxTasksPerChild: 2, MaxMemoryPerChild: 200 << 10}).start()
+	var pids []int
+	for range 5 {
+		pid, err := y.get(y.send(Errand{Do: "ok"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	if pids[0] != pids[1] || pids[1] == pids[2] || pids[2] != pids[3] || pids[3] == pids[4] {
+		t.Errorf("processes of five runs: %v, want a new one after each two", pids)
+	}
+	r := y.send(Errand{Do: "alloc", For: 300 << 20})
+	big, err := y.get(r)
+	if err != nil || big != pids[4] {
+		t.Errorf("alloc: got %d, %v, want success in %d", big, err, pids[4])
+	}
+	y = newYard(t, lovage.Config{}, worker.Config{Concurrency: 1, MaxMemoryPerChild: 200 << 10}).start()
+	first, err := y.get(y.send(Errand{Do: "ok"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if big, err = y.get(y.send(Errand{Do: "alloc", For: 300 << 20})); err != nil || big != first {
+		t.Errorf("alloc: got %d, %v, want success in %d: a run may end above the limit", big, err, first)
+	}
+	if last, err := y.get(y.send(Errand{Do: "ok"})); err != nil || last == first {
+		t.Errorf("after a run above the limit: got process %d, %v, want another than %d", last, err, first)
+	}
+	y.until("the old child closes", func() bool { return len(y.noted("close")) == 1 })
+	y.logs("worker_max_memory_per_child is 204800")
+}
+
+func TestPreforkOutput(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{}).start()
+	r := y.send(Errand{Do: "print"})
+	if _, err := y.get(r); err != nil {
+		t.Fatal(err)
+	}
+	y.stop()
+	task := " task=yard.errand id=" + r.ID()
+	for _, want := range []string{
+		"level=WARN msg=\"said aloud\" process=ForkPoolWorker-", "level=WARN msg=\"without an end\" process=ForkPoolWorker-",
+		"level=INFO msg=\"by slog\" process=ForkPoolWorker-", "level=WARN msg=\"by its log\" process=ForkPoolWorker-", "n=3", "d=1s",
+	} {
+		y.logs(want)
+	}
+	for _, line := range strings.Split(y.log.String(), "\n") {
+		if (strings.Contains(line, "said aloud") || strings.Contains(line, "without an end") || strings.Contains(line, "by its log")) && !strings.Contains(line, task) {
+			t.Errorf("a line of the task lacks its name and id: %s", line)
+		}
+	}
+}
+
+// TestPreforkGoexit ends the goroutine of a run.
+func TestPreforkGoexit(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{Concurrency: 1}).start()
+	r := y.send(Errand{Do: "goexit"})
+	if _, err := y.get(r); err == nil || !strings.Contains(err.Error(), "runtime.Goexit") {
+		t.Errorf("got %v, want the reason", err)
+	}
+	if _, err := y.get(y.send(Errand{Do: "ok"})); err != nil {
+		t.Errorf("after it: got %v, want success", err)
+	}
+}
+
+// TestPreforkJoin has a run in the only child wait for another task.
+func TestPreforkJoin(t *testing.T) {
+	t.Parallel()
+	url := "sqlite://" + filepath.Join(t.TempDir(), "join.db")
+	y := newYard(t, lovage.Config{BrokerURL: url, ResultBackend: url}, worker.Config{Concurrency: 1}, "LOVAGE_TEST_URL="+url).start()
+	r := y.send(Errand{Do: "join"})
+	if _, err := y.get(r); err != nil {
+		t.Errorf("a run that waits for another: %v\n%s", err, tail(y.log.String()))
+	}
+	lines := y.noted("run ")
+	if len(lines) != 2 || strings.Fields(lines[0])[0] == strings.Fields(lines[1])[0] {
+		t.Errorf("runs: %q, want two, in two processes", lines)
+	}
+}
+
+// TestPreforkCold shows that a cold shutdown kills what does not end.
+func TestPreforkCold(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{Grace: 200 * time.Millisecond}).start()
+	deaf, good := y.send(Errand{Do: "deaf", For: time.Hour}), y.send(Errand{Do: "wait"})
+	y.sees("run " + deaf.ID())
+	y.sees("run " + good.ID())
+	y.w.Stop(worker.Cold)
+	y.stop()
+	if l := y.lengths(); l.Ready != 2 || l.Claimed != 0 {
+		t.Errorf("queue: got %+v, want both messages back", l)
+	}
+	if got := y.sees("cancelled " + good.ID()); !strings.HasSuffix(got, "worker shutting down (cold)") {
+		t.Errorf("the task that heeds its context: %q, want the shutdown as the cause", got)
+	}
+}
+
+// TestIsolated runs one class in children beside a pool of goroutines.
+func TestIsolated(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{Pool: "goroutine", Concurrency: 4, Isolated: 1}).start()
+	if pid, err := y.get(y.send(Errand{Do: "ok"})); err != nil || pid == os.Getpid() || !slices.Contains(y.pids(), pid) {
+		t.Errorf("the isolated task: got process %d, %v, want a child", pid, err)
+	}
+	here, err := y.app.Send(t.Context(), "yard.pid", lovage.Args{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid, err := here.Get(t.Context()); err != nil || fmt.Sprint(pid) != strconv.Itoa(os.Getpid()) {
+		t.Errorf("the other task: got process %v, %v, want this one", pid, err)
+	}
+	if _, err := y.get(y.send(Errand{Do: "deaf", For: time.Hour}, lovage.TimeLimit(200*time.Millisecond))); !errors.Is(err, lovage.ErrTimeLimit) {
+		t.Errorf("hard limit: got %v, want ErrTimeLimit", err)
+	}
+	if s := y.w.Stats(); s.Stuck != 0 {
+		t.Errorf("stuck runs: got %d, want none: the child was killed", s.Stuck)
+	}
+}
+
+// TestChildWithoutParent shows that the end of the connection is enough to end
+// a child, whatever the kernel does for it.
+func TestChildWithoutParent(t *testing.T) {
+	t.Parallel()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, ours := os.NewFile(uintptr(fds[1]), "theirs"), os.NewFile(uintptr(fds[0]), "ours")
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := again(t, "yard")
+	cmd.Env = append(cmd.Env, proc.ChildKey+"=3:1")
+	cmd.ExtraFiles = []*os.File{theirs}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // it greets
+		t.Fatal(err)
+	}
+	conn.Close()
+	closed := time.Now()
+	_ = cmd.Wait()
+	if d := time.Since(closed); d > time.Second {
+		t.Errorf("the child ended %s after its parent's end of the connection, want a second at most", d)
+	}
+}
