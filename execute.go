@@ -383,4 +383,5 @@ func (a *App) watchSignals() {
 	s.CelerydInit.failed, s.CelerydAfterSetup.failed = failed, failed
 	s.SetupLogging.failed, s.AfterSetupLogger.failed = failed, failed
 	s.OnConfigure.failed, s.OnAfterConfigure.failed, s.OnAfterFinalize.failed = failed, failed, failed
+	s.WorkerProcessInit.failed, s.WorkerProcessShutdown.failed = failed, failed
 }

@@ -104,6 +104,9 @@ type Signals struct {
 
 	SetupLogging     Signal[SetupLogging]
 	AfterSetupLogger Signal[AfterSetupLogger]
+
+	WorkerProcessInit     Signal[WorkerProcessInit]
+	WorkerProcessShutdown Signal[WorkerProcessShutdown]
 }
 
 // OnConfigure is sent before the App's settings are final; receivers may change
@@ -257,4 +260,18 @@ type AfterSetupLogger struct {
 	Format     string
 	TaskFormat string
 	Colorize   bool
+}
+
+// WorkerProcessInit is sent in each child of a process pool, before Init of its
+// tasks.
+type WorkerProcessInit struct {
+	Hostname string // of the worker
+	PID      int
+}
+
+// WorkerProcessShutdown is sent in a child that ends in order, before Close of
+// its tasks.
+type WorkerProcessShutdown struct {
+	Hostname string
+	PID      int
 }

@@ -49,7 +49,7 @@ func (w *Worker) settleRunners(ctx context.Context) error {
 	}
 	w.children = prefork.New(prefork.Config{
 		App: w.app, Log: w.log, Size: size, Hostname: w.cfg.Hostname, Tasks: theirs, Env: w.cfg.ChildEnv,
-		MaxTasks: w.cfg.MaxTasksPerChild, MaxMemory: w.cfg.MaxMemoryPerChild, Repr: w.cfg.TaskEvents, Close: closeTimeout,
+		MaxTasks: w.cfg.MaxTasksPerChild, MaxMemory: w.cfg.MaxMemoryPerChild, Close: closeTimeout,
 	})
 	for _, name := range theirs {
 		w.strategies[name].runner = apart{in, w.children}

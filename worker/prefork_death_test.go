@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -198,4 +199,48 @@ func yardParent() int {
 	}
 	fmt.Println(worker.Run(context.Background(), app, worker.Config{Pool: "prefork", Concurrency: 2, WithoutHeartbeat: true}))
 	return 1
+}
+
+// TestPreforkReplaced puts another file in the place of the running program: new
+// children are of the image that runs, and the log says so.
+func TestPreforkReplaced(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{})
+	program := filepath.Join(t.TempDir(), "program")
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(program, self, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := again(t, "parent")
+	cmd.Path, cmd.Args = program, []string{program}
+	cmd.Env = append(cmd.Env, ledgerKey+"="+y.ledger)
+	cmd.Stdout, cmd.Stderr = y.log, y.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	y.sees("run ")
+	kids := childrenOf(cmd.Process.Pid, y.ledger)
+	if err := os.WriteFile(program+".new", []byte("#!/bin/false\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(program+".new", program); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range kids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	y.until("two children anew", func() bool {
+		now := childrenOf(cmd.Process.Pid, y.ledger)
+		return len(now) == 2 && !slices.Contains(now, kids[0]) && !slices.Contains(now, kids[1])
+	})
+	y.logs("the program's file was replaced")
 }

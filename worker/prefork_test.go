@@ -155,6 +155,8 @@ func yardApp(conf lovage.Config, opts ...lovage.AppOption) (*lovage.App, *lovage
 	class.again = c.Handle
 	lovage.Func(app, "yard.pid", func(context.Context, struct{}) (int, error) { return os.Getpid(), nil })
 	lovage.Func(app, "yard.add", add)
+	app.Signals.WorkerProcessInit.Connect(func(_ context.Context, e lovage.WorkerProcessInit) { note("process init %s", e.Hostname) })
+	app.Signals.WorkerProcessShutdown.Connect(func(_ context.Context, e lovage.WorkerProcessShutdown) { note("process shutdown %s", e.Hostname) })
 	if os.Getenv("LOVAGE_TEST_EXTRA") != "" {
 		lovage.Func(app, "yard.extra", add)
 	}
@@ -333,7 +335,7 @@ func (y *yard) logs(text string) {
 func TestPrefork(t *testing.T) {
 	t.Parallel()
 	y := newYard(t, lovage.Config{}, worker.Config{}).start()
-	if got := y.noted("init"); len(got) != 2 || strings.Fields(got[0])[0] == strings.Fields(got[1])[0] {
+	if got := y.noted(" init yard.errand"); len(got) != 2 || strings.Fields(got[0])[0] == strings.Fields(got[1])[0] {
 		t.Errorf("Init before the worker is ready: got %q, want one in each of two children", got)
 	}
 	pids := map[int]bool{}
@@ -360,6 +362,12 @@ func TestPrefork(t *testing.T) {
 		t.Errorf("retry: got %v, want success the second time", err)
 	}
 	y.stop()
+	if n := len(y.noted("process init " + y.w.Hostname())); n != 2 {
+		t.Errorf("WorkerProcessInit: %d times, want one in each child", n)
+	}
+	if n := len(y.noted("process shutdown " + y.w.Hostname())); n != 2 {
+		t.Errorf("WorkerProcessShutdown: %d times, want one in each child", n)
+	}
 	if got := y.noted("close"); len(got) != 2 {
 		t.Errorf("Close: got %q, want one in each of two children", got)
 	}

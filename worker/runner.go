@@ -64,6 +64,7 @@ func (apart) leave(j *job) {
 
 func (a apart) execute(ctx context.Context, j *job) (lovage.Outcome, error) {
 	run := a.job(j, j)
+	run.Repr = j.w.taskEvents.Load()
 	run.Slot, run.Begin = &j.slot, func() bool { return j.phase.Load() == running }
 	run.Free = func() {
 		a.leave(j)

@@ -48,6 +48,7 @@ type Job struct {
 	Request  *lovage.Request
 	Delivery *broker.Delivery
 	Losses   int
+	Repr     bool // somebody wants the result as text
 	Finisher lovage.Finisher
 	Slot     lovage.Slot
 	Begin    func() bool // asked, with Kill kept out, whether it is to run; may be nil
@@ -249,13 +250,13 @@ func (c *Child) unlend(j *Job) {
 // Run runs a job. The error is a *Death or *Refused: then the run has no
 // outcome.
 func (c *Child) Run(ctx context.Context, j *Job) (lovage.Outcome, error) {
-	d := deliveryOf(j.Delivery, j.Losses)
+	d := deliveryOf(j)
 	return c.do(ctx, j, run, appendFlat(nil, &d))
 }
 
 // Conclude ends a run that cannot speak for itself.
 func (c *Child) Conclude(ctx context.Context, j *Job, out *lovage.Outcome) (lovage.Outcome, error) {
-	m := conclusion{deliveryOf(j.Delivery, j.Losses), outcomeOf(out, false)}
+	m := conclusion{deliveryOf(j), outcomeOf(out, false)}
 	return c.do(ctx, j, conclude, appendFlat(nil, &m))
 }
 

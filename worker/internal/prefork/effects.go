@@ -22,13 +22,15 @@ type delivery struct {
 	Queue       string
 	Redelivered bool
 	Losses      int
+	Repr        bool // the result is wanted as text too
 }
 
-func deliveryOf(d *broker.Delivery, losses int) delivery {
+func deliveryOf(j *Job) delivery {
+	d := j.Delivery
 	return delivery{
 		Headers: d.Headers, Properties: d.Properties, Body: d.Body,
 		Exchange: d.Exchange, RoutingKey: d.RoutingKey, Queue: d.Queue,
-		Redelivered: d.Redelivered, Losses: losses,
+		Redelivered: d.Redelivered, Losses: j.Losses, Repr: j.Repr,
 	}
 }
 

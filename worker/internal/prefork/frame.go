@@ -174,7 +174,6 @@ type settings struct {
 	Name     string   // of the child
 	Level    int      // of the log
 	Tasks    []string // to initialise; nil: all
-	Repr     bool     // results are wanted as text too
 	Memory   bool     // its memory is wanted after each run
 }
 

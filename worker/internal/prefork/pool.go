@@ -40,12 +40,11 @@ type Config struct {
 	// MaxMemory is the resident memory, in KiB, above which a child is replaced
 	// when its run has ended; 0: no limit.
 	MaxMemory int
-	Repr      bool          // results are wanted as text
 	Close     time.Duration // that a child has for Close
 }
 
 func (c *Config) settings() settings {
-	return settings{Hostname: c.Hostname, Level: int(levelOf(c.Log)), Tasks: c.Tasks, Repr: c.Repr, Memory: c.MaxMemory > 0}
+	return settings{Hostname: c.Hostname, Level: int(levelOf(c.Log)), Tasks: c.Tasks, Memory: c.MaxMemory > 0}
 }
 
 // Pool is a number of children. It is safe for concurrent use.

@@ -75,6 +75,7 @@ func (s *server) begin(set settings) {
 	slog.SetDefault(log)
 	err := s.app.Freeze()
 	if err == nil {
+		s.app.Signals.WorkerProcessInit.Send(s.ctx, lovage.WorkerProcessInit{Hostname: set.Hostname, PID: proc.PID()})
 		err = s.app.Init(s.ctx, s.served()...)
 	}
 	debug.FreeOSMemory() // what the start needed is not needed again
@@ -222,6 +223,7 @@ func (s *server) answer(m reply) {
 // end closes the tasks when the last run has ended, and then the process.
 func (s *server) end() {
 	s.turns.Wait()
+	s.app.Signals.WorkerProcessShutdown.Send(s.ctx, lovage.WorkerProcessShutdown{Hostname: s.set.Hostname, PID: proc.PID()})
 	s.exit(s.app.Close(s.ctx), 0)
 }
 
@@ -264,7 +266,7 @@ func (s *server) perform(ctx context.Context, t *turn, k kind, payload []byte) (
 	if err != nil {
 		return usage{Refused: "the child does not read the message as its parent does: " + err.Error()}
 	}
-	r.Hostname = s.set.Hostname
+	r.Hostname, t.repr = s.set.Hostname, d.Repr
 	r.SetSlot(t)
 	var out lovage.Outcome
 	if k == run {

@@ -136,7 +136,7 @@ func status(s *os.ProcessState) string {
 	return fmt.Sprintf("exitcode %d", s.ExitCode())
 }
 
-func raise(sig int) { _ = syscall.Kill(os.Getpid(), syscall.Signal(sig)) }
+func raise(sig int) { _ = syscall.Kill(proc.PID(), syscall.Signal(sig)) }
 
 // readNow reads what a non-blocking file has; end says that nothing will come.
 func readNow(fd int, b []byte) (n int, end bool) {

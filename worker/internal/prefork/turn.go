@@ -17,6 +17,7 @@ type turn struct {
 	over   chan struct{}   // closed when the run has ended
 	run    int             // its number
 	free   bool            // nothing of the task runs after its effects
+	repr   bool            // the result is wanted as text
 	told   *lovage.Request // set when its effects were sent
 
 	mu     sync.Mutex // guards what follows
@@ -35,7 +36,7 @@ func (t *turn) pass() {
 // Finish implements lovage.Finisher: the parent makes the effects happen.
 func (t *turn) Finish(_ context.Context, e *lovage.Effects) error {
 	s := t.server
-	m := ended{Outcome: outcomeOf(e.Outcome, s.set.Repr), Effects: *e, Free: t.free, Quiet: t.free && s.quiet(e)}
+	m := ended{Outcome: outcomeOf(e.Outcome, t.repr), Effects: *e, Free: t.free, Quiet: t.free && s.quiet(e)}
 	if t.free {
 		m.Usage.Memory = s.memory()
 		t.end()
