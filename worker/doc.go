@@ -14,6 +14,15 @@
 // the run times it has seen. What was claimed ahead and has waited for a second
 // goes back to its queue, where another worker finds it.
 //
+// # Pools
+//
+// Runs are goroutines of this process, or happen in children of it: processes
+// that are the same program, started once more (Pool: "prefork", and tasks
+// declared with [lovage.Isolated]). Only a child can be killed, and only its
+// crash costs nobody else anything. In a child main runs as in its parent, up to
+// Run, which does not return there: guard with [lovage.IsChild] what must happen
+// once. Prefork needs Linux.
+//
 // # Connections
 //
 // Execution belongs to the worker and claims belong to a connection. A lost

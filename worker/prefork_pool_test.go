@@ -231,3 +231,16 @@ func TestChildWithoutParent(t *testing.T) {
 		t.Errorf("the child ended %s after its parent's end of the connection, want a second at most", d)
 	}
 }
+
+// TestPreforkIdle holds eight idle children against what they may take.
+func TestPreforkIdle(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{Concurrency: 8}).start()
+	rss := 0
+	for _, pid := range y.pids() {
+		rss += proc.RSSOf(pid)
+	}
+	if n := len(y.pids()); n != 8 || rss == 0 || rss > 120<<10 {
+		t.Errorf("%d idle children have %d MiB, want 8 and at most 120", n, rss>>10)
+	}
+}

@@ -79,6 +79,7 @@ func (s *server) begin(set settings) {
 		err = s.app.Init(s.ctx, s.served()...)
 	}
 	debug.FreeOSMemory() // what the start needed is not needed again
+	proc.Shed()
 	if err != nil {
 		f := faultOf(err)
 		_ = s.wire.send(ready, appendFlat(nil, &f))
