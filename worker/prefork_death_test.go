@@ -97,6 +97,7 @@ func TestPreforkSurvivors(t *testing.T) {
 		t.Errorf("runs of the task beside: %q, want one", runs)
 	}
 	// A signal to all processes of a service is for the parent alone.
+	y.until("two children again", func() bool { return len(y.pids()) == 2 })
 	for _, pid := range childrenOf(os.Getpid(), y.ledger) {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 			if err := syscall.Kill(pid, sig); err != nil {
