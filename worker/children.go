@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 	"time"
 
@@ -51,8 +52,10 @@ func (w *Worker) settleRunners(ctx context.Context) error {
 		App: w.app, Log: w.log, Size: size, Hostname: w.cfg.Hostname, Tasks: theirs, Env: w.cfg.ChildEnv,
 		MaxTasks: w.cfg.MaxTasksPerChild, MaxMemory: w.cfg.MaxMemoryPerChild, Close: closeTimeout,
 	})
-	for _, name := range theirs {
-		w.strategies[name].runner = apart{in, w.children}
+	for name, s := range w.strategies { // Celery's own tasks too: they may call errbacks
+		if all || slices.Contains(theirs, name) {
+			s.runner = apart{in, w.children}
+		}
 	}
 	return w.children.Start(ctx)
 }
@@ -114,7 +117,7 @@ func (j *job) terminate(sig syscall.Signal) {
 // or what follows from its end by force.
 func (j *job) aftermath(out lovage.Outcome, err error) lovage.Outcome {
 	w := j.w
-	if err != nil && j.phase.CompareAndSwap(running, finishing) {
+	if err != nil && (j.asked || j.phase.CompareAndSwap(running, finishing)) {
 		return j.died(err)
 	}
 	switch j.phase.Load() {

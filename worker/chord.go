@@ -19,6 +19,7 @@ func (w *Worker) countChords(j *job, f *finish, e *lovage.Effects) error {
 		e.Uncounted() // the message comes again
 	}
 	if w.back == nil || !e.Counts() {
+		f.ends = e.Ends // counted by a child
 		return nil
 	}
 	w.count.finishing.Add(1)

@@ -62,6 +62,7 @@ type job struct {
 	child  *prefork.Child // that the job has now
 	task   *prefork.Job   // set once the child has it
 	apart  bool           // it runs, or ran, in a child
+	asked  bool           // its child was told that it may count in its chords
 }
 
 func (j *job) startedAt() time.Time {
@@ -268,11 +269,21 @@ func (j *job) admit() (*lovage.Outcome, *verdict, bool) {
 
 // Finish implements lovage.Finisher for the run itself.
 func (j *job) Finish(_ context.Context, e *lovage.Effects) error {
+	if !j.asked {
+		if err := j.finishing(); err != nil {
+			return err
+		}
+	}
+	return j.w.finish(j, e)
+}
+
+// finishing takes the job out of running, for its end to be kept.
+func (j *job) finishing() error {
 	if !j.phase.CompareAndSwap(running, finishing) {
 		return j.tooLate()
 	}
 	j.unlimit()
-	return j.w.finish(j, e)
+	return nil
 }
 
 // FinishLater implements lovage.LaterFinisher: the run puts the finish when it has

@@ -34,7 +34,7 @@ func BenchmarkPools(b *testing.B) {
 				lovage.WithLogger(slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelWarn}))),
 				lovage.WithBroker(func(context.Context) (broker.Conn, error) { return store.Broker(), nil }),
 				lovage.WithBackend(func(context.Context) (backend.Backend, error) {
-					return counting{store.Backend(), func(n int) {
+					return tallied{store.Backend(), func(n int) {
 						if done.Add(int64(n)) == int64(b.N) {
 							close(all)
 						}
@@ -78,13 +78,13 @@ func BenchmarkPools(b *testing.B) {
 	}
 }
 
-// counting is a result store that counts successes.
-type counting struct {
+// tallied is a result store that counts successes.
+type tallied struct {
 	backend.Backend
 	stored func(int)
 }
 
-func (c counting) Store(ctx context.Context, recs ...*backend.Record) error {
+func (c tallied) Store(ctx context.Context, recs ...*backend.Record) error {
 	err := c.Backend.Store(ctx, recs...)
 	n := 0
 	for _, r := range recs {

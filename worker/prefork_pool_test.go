@@ -16,10 +16,14 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	_ "github.com/lovage-go/lovage/backend/redisbackend"
 	_ "github.com/lovage-go/lovage/backend/sqlbackend"
+	_ "github.com/lovage-go/lovage/broker/redisbroker"
 	_ "github.com/lovage-go/lovage/broker/sqlbroker"
 	"github.com/lovage-go/lovage/control"
 	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/internal/testenv"
+	"github.com/lovage-go/lovage/protocol"
 	"github.com/lovage-go/lovage/worker"
 )
 
@@ -242,5 +246,52 @@ func TestPreforkIdle(t *testing.T) {
 	}
 	if n := len(y.pids()); n != 8 || rss == 0 || rss > 120<<10 {
 		t.Errorf("%d idle children have %d MiB, want 8 and at most 120", n, rss>>10)
+	}
+}
+
+// TestPreforkChords ends chords whose members run in children: one with all
+// results, one by a member whose process dies and whose errback is code.
+func TestPreforkChords(t *testing.T) {
+	t.Parallel()
+	t.Run("Looked", func(t *testing.T) { // for by celery.chord_unlock
+		t.Parallel()
+		preforkChords(t, "sqlite://"+filepath.Join(t.TempDir(), "chord.db"))
+	})
+	t.Run("Counted", func(t *testing.T) {
+		t.Parallel()
+		server := testenv.Redis(t)
+		preforkChords(t, server.URL(server.DB(t)))
+	})
+}
+
+func preforkChords(t *testing.T, url string) {
+	off := false
+	conf := lovage.Config{BrokerURL: url, ResultBackend: url, TaskRejectOnWorkerLost: &off}
+	y := newYard(t, conf, worker.Config{}, "LOVAGE_TEST_URL="+url).start()
+	chord := func(name, last string) {
+		t.Helper()
+		sig := func(task, id, args string) string {
+			return fmt.Sprintf(`{"task": %q, "args": %s, "kwargs": {}, "options": {"task_id": %q}, "subtask_type": null, "immutable": true}`, task, args, name+id)
+		}
+		embed := fmt.Sprintf(`{"chain": [{"task": "celery.chord", "args": [], "options": {}, "subtask_type": "chord", "kwargs": {"kwargs": {}, "header": {"task": "celery.group", "kwargs": {"tasks": [%s, %s, %s]}, "options": {"task_id": %q}, "subtask_type": "group"}, "body": {"task": "yard.list", "args": [], "kwargs": {}, "options": {"task_id": %q, "link_error": [{"task": "yard.direct", "args": []}]}}}}]}`,
+			sig("yard.add", "1", "[1, 2]"), sig("yard.add", "2", "[3, 4]"), last, name+"g", name+"body")
+		m := &protocol.Message{
+			Queue: "celery", RoutingKey: "celery", Body: []byte("[[0], {}, " + embed + "]"),
+			Headers:    protocol.Headers{Lang: "py", Task: "yard.add", ID: name, RootID: name},
+			Properties: protocol.Properties{ContentType: "application/json", ContentEncoding: "utf-8", CorrelationID: name, DeliveryMode: 2},
+		}
+		if err := y.app.PublishMessages(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chord("good", `{"task": "yard.add", "args": [5, 6], "kwargs": {}, "options": {"task_id": "good3"}, "subtask_type": null, "immutable": true}`)
+	y.sees("body [3 7 11]")
+	chord("bad", `{"task": "yard.errand", "args": ["exit"], "kwargs": {}, "options": {"task_id": "bad3"}, "subtask_type": null, "immutable": true}`)
+	line := y.sees("direct badbody ChordError")
+	if strings.HasPrefix(line, strconv.Itoa(os.Getpid())+" ") {
+		t.Errorf("an errback ran in the parent: %s", line)
+	}
+	if bodies := y.noted("body ["); len(bodies) != 1 {
+		t.Errorf("bodies: %q, want one", bodies)
 	}
 }

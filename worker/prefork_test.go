@@ -155,6 +155,14 @@ func yardApp(conf lovage.Config, opts ...lovage.AppOption) (*lovage.App, *lovage
 	class.again = c.Handle
 	lovage.Func(app, "yard.pid", func(context.Context, struct{}) (int, error) { return os.Getpid(), nil })
 	lovage.Func(app, "yard.add", add)
+	lovage.Func(app, "yard.list", func(_ context.Context, in []int) (string, error) {
+		note("body %v", in)
+		return fmt.Sprint(in), nil
+	})
+	lovage.Errback(app, "yard.direct", func(_ context.Context, r *lovage.Request, info *lovage.ErrorInfo) error {
+		note("direct %s %s", r.ID, info.Type)
+		return nil
+	})
 	app.Signals.WorkerProcessInit.Connect(func(_ context.Context, e lovage.WorkerProcessInit) { note("process init %s", e.Hostname) })
 	app.Signals.WorkerProcessShutdown.Connect(func(_ context.Context, e lovage.WorkerProcessShutdown) { note("process shutdown %s", e.Hostname) })
 	if os.Getenv("LOVAGE_TEST_EXTRA") != "" {

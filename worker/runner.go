@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/worker/internal/prefork"
 )
 
@@ -64,6 +65,13 @@ func (apart) leave(j *job) {
 
 func (a apart) execute(ctx context.Context, j *job) (lovage.Outcome, error) {
 	run := a.job(j, j)
+	run.Ask = func(out *lovage.Outcome) (bool, error) {
+		if err := j.finishing(); err != nil {
+			return false, err
+		}
+		j.asked = true
+		return j.counts(out), nil
+	}
 	run.Repr = j.w.taskEvents.Load()
 	run.Slot, run.Begin = &j.slot, func() bool { return j.phase.Load() == running }
 	run.Free = func() {
@@ -85,9 +93,10 @@ func (a apart) execute(ctx context.Context, j *job) (lovage.Outcome, error) {
 	}
 }
 
-// conclude needs a child for what has hooks: Init has not run in this process.
+// conclude needs a child for what has hooks, or may end a chord whose errbacks
+// are code: Init has not run in this process.
 func (a apart) conclude(j *job, out lovage.Outcome, fin lovage.Finisher) lovage.Outcome {
-	if out.State != lovage.Failure || j.r.Definition() == nil {
+	if j.r.Definition() == nil || out.State != lovage.Failure && j.r.Group == "" {
 		return a.here.conclude(j, out, fin)
 	}
 	var err error
@@ -113,5 +122,21 @@ func (a apart) conclude(j *job, out lovage.Outcome, fin lovage.Finisher) lovage.
 }
 
 func (apart) job(j *job, fin lovage.Finisher) *prefork.Job {
-	return &prefork.Job{Request: j.r, Delivery: j.d, Losses: j.r.Delivery.Losses, Finisher: fin}
+	return &prefork.Job{
+		Request: j.r, Delivery: j.d, Losses: j.r.Delivery.Losses, Finisher: fin,
+		Ask: func(out *lovage.Outcome) (bool, error) { return j.counts(out), nil },
+	}
+}
+
+// counts reports whether a run that ends so counts in its chords: its message
+// does not come again.
+func (j *job) counts(out *lovage.Outcome) bool {
+	if j.settled.Load() {
+		return true
+	}
+	switch j.judge(out).action {
+	case broker.Ack, broker.DeadLetter, broker.Reject:
+		return true
+	}
+	return false
 }

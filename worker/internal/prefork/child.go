@@ -51,8 +51,9 @@ type Job struct {
 	Repr     bool // somebody wants the result as text
 	Finisher lovage.Finisher
 	Slot     lovage.Slot
-	Begin    func() bool // asked, with Kill kept out, whether it is to run; may be nil
-	Free     func()      // called when the child can be released before the effects are kept; may be nil
+	Ask      func(*lovage.Outcome) (counts bool, err error) // before a run with this end counts in its chords
+	Begin    func() bool                                    // asked, with Kill kept out, whether it is to run; may be nil
+	Free     func()                                         // called when the child can be released before the effects are kept; may be nil
 }
 
 // Child is one process of a pool, as its parent sees it. It runs one job at a
@@ -167,7 +168,7 @@ func (c *Child) listen(first chan<- error) {
 			if err := errorOf(payload); err != nil {
 				c.log().Error("a child did not close well: "+err.Error(), "error", err)
 			}
-		case finish, done:
+		case finish, ask, done:
 			c.frames <- frame{k, payload}
 		}
 	}
@@ -344,6 +345,13 @@ func (t *stint) take(ctx context.Context, f frame) (over bool, err error) {
 		}
 		return e.Free, t.keep(ctx, &e)
 	}
+	if f.kind == ask {
+		o, err := readFlat[outcome](f.payload)
+		if err != nil {
+			return true, &Refused{err.Error()}
+		}
+		return false, t.ask(&o)
+	}
 	u, err := readFlat[usage](f.payload)
 	c.memory = u.Memory
 	c.output.end()
@@ -354,6 +362,20 @@ func (t *stint) take(ctx context.Context, f frame) (over bool, err error) {
 		return true, nil
 	}
 	return true, &Refused{or(u.Refused, "the child ended the run without a word")}
+}
+
+// ask answers a run that has a part in chords.
+func (t *stint) ask(o *outcome) error {
+	out, m := o.outcome(), reply{Run: t.run}
+	var err error
+	if m.Counts, err = t.job.Ask(&out); err != nil {
+		f := faultOf(err)
+		m.Why = &f
+	}
+	if t.child.wire.send(answer, appendFlat(nil, &m)) != nil {
+		t.child.end()
+	}
+	return nil
 }
 
 // keep has the effects of a run kept, and tells the child. A child that is free
@@ -381,6 +403,9 @@ func (t *stint) keep(ctx context.Context, e *ended) error {
 	}
 	if e.Quiet {
 		return nil
+	}
+	for _, end := range e.Effects.Ends {
+		m.Won = append(m.Won, end.Won)
 	}
 	if err := say(answer, appendFlat(nil, &m)); err != nil {
 		c.end()

@@ -22,6 +22,7 @@ const (
 	hello  kind = iota + 1 // greeting: who it is
 	ready                  // Init has ended: nothing, or a fault
 	finish                 // ended: the end of the run, to be kept; answered
+	ask                    // outcome: may the run count in its chords; answered
 	done                   // usage: the run is over
 	lend                   // the run waits for other tasks and needs no slot
 	want                   // a number: it needs its slot again; answered by slot
@@ -33,7 +34,7 @@ const (
 	run      // delivery
 	conclude // conclusion
 	cancel   // cancelled: which run, and why
-	answer   // reply: to finish
+	answer   // reply: to finish and ask
 	slot     // to want: its number
 	leave    // end: close and exit
 	die      // the number of the signal to die of
@@ -183,10 +184,12 @@ type conclusion struct {
 	Outcome  outcome
 }
 
-// reply tells whether the end of a run was kept.
+// reply tells whether the end of a run was kept, or may be.
 type reply struct {
-	Run int
-	Why *fault // nil: it was
+	Run    int
+	Why    *fault // nil: it was
+	Counts bool   // to ask: the message does not come again
+	Won    []bool // to finish: which ends of chords were its own
 }
 
 // cancelled tells that a run is to end. Runs are counted by both sides.

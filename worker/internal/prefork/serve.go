@@ -38,7 +38,7 @@ func Serve(ctx context.Context, app *lovage.App) error {
 	s := &server{
 		ctx: context.WithoutCancel(ctx), app: app, wire: newWire(conn),
 		told:    make(chan settings, 1),
-		answers: map[int]chan error{}, late: map[*lovage.Request]bool{},
+		answers: map[int]chan reply{}, late: map[*lovage.Request]bool{},
 	}
 	g := self(app)
 	if err := s.wire.send(hello, appendFlat(nil, &g)); err != nil {
@@ -60,7 +60,7 @@ type server struct {
 	turns sync.WaitGroup // runs that have not ended
 
 	mu      sync.Mutex // guards what follows
-	answers map[int]chan error
+	answers map[int]chan reply
 	late    map[*lovage.Request]bool // runs whose end is kept: their last words have time
 	runs    int
 	current *turn         // the last one
@@ -181,7 +181,7 @@ func (s *server) turn(k kind, payload []byte) (mine bool) {
 // are kept.
 func (s *server) quiet(e *lovage.Effects) bool {
 	sig := &s.app.Signals
-	return e.Outcome.State == lovage.Success && slog.Level(s.set.Level) > slog.LevelInfo && len(e.Publish) == 0 &&
+	return e.Outcome.State == lovage.Success && slog.Level(s.set.Level) > slog.LevelInfo && len(e.Publish)+len(e.Ends) == 0 &&
 		!sig.TaskSuccess.Connected() && !sig.TaskPostrun.Connected()
 }
 
@@ -211,14 +211,9 @@ func (s *server) answer(m reply) {
 	got := s.answers[m.Run]
 	delete(s.answers, m.Run)
 	s.mu.Unlock()
-	if got == nil {
-		return
+	if got != nil {
+		got <- m
 	}
-	var err error
-	if m.Why != nil {
-		err = m.Why.error()
-	}
-	got <- err
 }
 
 // end closes the tasks when the last run has ended, and then the process.

@@ -2,10 +2,14 @@ package prefork
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/backend"
+	"github.com/lovage-go/lovage/broker"
 )
 
 // turn is a run in its child, as it speaks to the parent: to have its effects
@@ -34,39 +38,87 @@ func (t *turn) pass() {
 }
 
 // Finish implements lovage.Finisher: the parent makes the effects happen.
-func (t *turn) Finish(_ context.Context, e *lovage.Effects) error {
+func (t *turn) Finish(ctx context.Context, e *lovage.Effects) error {
 	s := t.server
+	if err := t.count(ctx, e); err != nil {
+		return err
+	}
 	m := ended{Outcome: outcomeOf(e.Outcome, t.repr), Effects: *e, Free: t.free, Quiet: t.free && s.quiet(e)}
 	if t.free {
 		m.Usage.Memory = s.memory()
 		t.end()
 	}
-	var got chan error
-	if !m.Quiet {
-		got = make(chan error, 1)
-		s.mu.Lock()
-		s.answers[t.run] = got
-		s.mu.Unlock()
-	}
-	if err := s.wire.send(finish, appendFlat(nil, &m)); err != nil {
-		return err
-	}
-	t.told = e.Request
 	if m.Quiet {
+		if err := s.wire.send(finish, appendFlat(nil, &m)); err != nil {
+			return err
+		}
+		t.told = e.Request
 		return nil
 	}
-	if !t.passed.Load() {
-		go t.pass() // the answer must be heard
+	got, err := t.say(finish, appendFlat(nil, &m), func() { t.told = e.Request })
+	if err != nil {
+		return err
 	}
-	err := <-got
+	for i := range min(len(got.Won), len(e.Ends)) {
+		e.Ends[i].Won = got.Won[i]
+	}
 	s.mu.Lock()
 	s.late[e.Request] = true
 	s.mu.Unlock()
-	return err
+	return nil
+}
+
+// say sends what is answered, and waits for the answer.
+func (t *turn) say(k kind, payload []byte, sent func()) (reply, error) {
+	s, got := t.server, make(chan reply, 1)
+	s.mu.Lock()
+	s.answers[t.run] = got
+	s.mu.Unlock()
+	if err := s.wire.send(k, payload); err != nil {
+		return reply{}, err
+	}
+	sent()
+	if !t.passed.Load() {
+		go t.pass() // the answer must be heard
+	}
+	m := <-got
+	if m.Why != nil {
+		return m, m.Why.error()
+	}
+	return m, nil
+}
+
+// count counts the run in its chords, which is this process's to do: what a
+// chord's end causes may be code of the program. The parent is asked first, since
+// only a run that has not been given up may count. A store that is away is
+// waited for.
+func (t *turn) count(ctx context.Context, e *lovage.Effects) error {
+	s := t.server
+	if !e.Counts() {
+		return nil
+	}
+	o := outcomeOf(e.Outcome, false)
+	m, err := t.say(ask, appendFlat(nil, &o), func() {})
+	if err != nil {
+		return err
+	}
+	if !m.Counts {
+		e.Uncounted()
+	}
+	for wait := firstPause; ; wait = min(2*wait, lastPause) {
+		limited, cancel := context.WithTimeout(ctx, sendTimeout)
+		err := s.app.CountChords(limited, e)
+		cancel()
+		if !broker.Retryable(err) && !errors.Is(err, backend.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		s.app.Logger().Warn("the result store does not count the parts of a chord; trying again: "+err.Error(), "error", err)
+		time.Sleep(wait)
+	}
 }
 
 // Release implements lovage.Slot.
-func (t *turn) Release() { t.say(lend, nil) }
+func (t *turn) Release() { t.tell(lend, nil) }
 
 // GiveUp implements lovage.Slot: the child can take the next run once it has
 // told of this one.
@@ -79,7 +131,7 @@ func (t *turn) Reacquire(ctx context.Context) error {
 	n, got := t.wanted, make(chan struct{})
 	t.got = got
 	t.mu.Unlock()
-	if !t.say(want, appendFlat(nil, &n)) {
+	if !t.tell(want, appendFlat(nil, &n)) {
 		return nil
 	}
 	select {
@@ -92,8 +144,8 @@ func (t *turn) Reacquire(ctx context.Context) error {
 	}
 }
 
-// say speaks for the run, as long as it goes on.
-func (t *turn) say(k kind, payload []byte) bool {
+// tell speaks for the run, as long as it goes on.
+func (t *turn) tell(k kind, payload []byte) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return !t.ended && t.server.wire.send(k, payload) == nil
