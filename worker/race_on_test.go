@@ -1,0 +1,6 @@
+//go:build race
+
+package worker_test
+
+// raced: the race detector multiplies memory.
+const raced = 3
