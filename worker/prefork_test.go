@@ -144,6 +144,9 @@ var hoard []byte
 func deeper(n int) int {
 	var pad [1024]byte
 	pad[n%1024] = 1
+	if n < 0 { // never
+		return 0
+	}
 	return deeper(n+1) + int(pad[0])
 }
 

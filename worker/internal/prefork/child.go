@@ -100,7 +100,7 @@ func (p *Pool) spawn(ctx context.Context, index int) (*Child, error) {
 		return nil, errors.Join(err, cmd.Wait())
 	}
 	p.group.Go(c.output.run)
-	first := make(chan error, 1)
+	first := make(chan error, 4) // a greeting, Init, and an end
 	p.group.Go(func() { c.listen(first) })
 	hello := time.AfterFunc(helloTimeout, func() {
 		c.fail(first, fmt.Errorf("it did not answer within %s: main must come to the worker's Run in the children of its pool too", helloTimeout))
