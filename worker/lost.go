@@ -1,8 +1,8 @@
 package worker
 
 import (
-	"context"
 	"errors"
+	"syscall"
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
@@ -27,6 +27,7 @@ func (w *Worker) cancelLost(l *link) {
 		w.log.Warn("Task "+j.id()+" is cancelled: the connection that it came by is lost", "task", j.r.Task, "id", j.r.ID)
 		j.unlimit()
 		j.stop(errConnectionLost)
+		j.kill(syscall.SIGKILL)
 		w.group.Go(func() {
 			defer w.rescue("connection loss", func(error) { j.end() })
 			w.cancel(j)
@@ -40,8 +41,7 @@ func (w *Worker) cancel(j *job) {
 		w.events.Publish(events.TaskCancelled, j.r.ID, nil)
 	}
 	j.force = &verdict{action: broker.HandBack}
-	w.app.Conclude(w.base, j.r, lovage.CancelledOutcome(errConnectionLost), lovage.FinisherFunc(
-		func(_ context.Context, e *lovage.Effects) error { return w.finish(j, e) }))
+	j.s.runner.conclude(j, lovage.CancelledOutcome(errConnectionLost), lovage.FinisherFunc(j.keep))
 	w.count.returned.Add(1)
 	j.end()
 }

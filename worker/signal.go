@@ -144,6 +144,9 @@ func Run(ctx context.Context, app *lovage.App, cfg Config) error {
 		return err
 	}
 	w := New(app, cfg)
+	if proc.IsChild() { // signals, systemd and restarts are its parent's
+		return w.Run(ctx)
+	}
 	defer w.HandleSignals()()
 	defer w.NotifySystemd()()
 	err := w.Run(ctx)

@@ -71,7 +71,9 @@ type outcome struct {
 	Timeout bool
 	Lost    bool
 	Unbound bool
-	Fenced  *fault
+
+	Cancelled bool
+	Fenced    *fault
 }
 
 // info is a lovage.ErrorInfo; the error itself is its text.
@@ -87,7 +89,7 @@ type info struct {
 func outcomeOf(o *lovage.Outcome, repr bool) outcome {
 	w := outcome{
 		State: o.State, Runtime: o.Runtime, Delay: o.Delay, Requeue: o.Requeue,
-		Timeout: o.Timeout, Lost: o.Lost, Unbound: o.Unbound,
+		Timeout: o.Timeout, Lost: o.Lost, Unbound: o.Unbound, Cancelled: o.Cancelled,
 	}
 	if repr && o.State == lovage.Success {
 		w.Result = o.Repr()
@@ -108,7 +110,7 @@ func outcomeOf(o *lovage.Outcome, repr bool) outcome {
 func (w *outcome) outcome() lovage.Outcome {
 	o := lovage.Outcome{
 		State: w.State, Runtime: w.Runtime, Delay: w.Delay, Requeue: w.Requeue,
-		Timeout: w.Timeout, Lost: w.Lost, Unbound: w.Unbound,
+		Timeout: w.Timeout, Lost: w.Lost, Unbound: w.Unbound, Cancelled: w.Cancelled,
 	}
 	if w.State == lovage.Success {
 		o.Result = lovage.Shown(w.Result)

@@ -115,7 +115,7 @@ func TestOutcomes(t *testing.T) {
 		}
 	}
 	in := lovage.Outcome{
-		State: lovage.Failure, Runtime: 3, Delay: 4, Requeue: true, Timeout: true, Lost: true, Unbound: true, Fenced: lovage.ErrLeaseLost,
+		State: lovage.Failure, Runtime: 3, Delay: 4, Requeue: true, Timeout: true, Lost: true, Unbound: true, Cancelled: true, Fenced: lovage.ErrLeaseLost,
 		Info: &lovage.ErrorInfo{Err: lovage.ErrTimeLimit, Type: "T", Module: "m", Args: []any{"a", true, nil}, Traceback: "tb", Expected: true},
 	}
 	w := outcomeOf(&in, true)
