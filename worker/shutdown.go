@@ -196,6 +196,24 @@ func (w *Worker) closeLinks() {
 		}
 	}
 	w.await(time.After(w.cfg.Grace))
+	w.emptied()
+}
+
+// emptied waits for the slots: a run whose end was kept may still be on its way
+// out of its own.
+func (w *Worker) emptied() {
+	limit := time.NewTimer(w.cfg.Grace)
+	defer limit.Stop()
+	for {
+		if _, used, _ := w.pool.Counts(); used == 0 {
+			return
+		}
+		select {
+		case <-w.pool.Changed():
+		case <-limit.C:
+			return
+		}
+	}
 }
 
 func (j *job) id() string {

@@ -137,10 +137,16 @@ func (s *site) works(within time.Duration) {
 	}
 }
 
+// logs waits until the log says something.
 func (s *site) logs(text string) {
 	s.Helper()
-	if !strings.Contains(s.log.String(), text) {
-		s.Errorf("the log does not say %q:\n%s", text, s.log)
+	for ctx := limit(s.T, 20*time.Second); !strings.Contains(s.log.String(), text); {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			s.Errorf("the log does not say %q:\n%s", text, s.log)
+			return
+		}
 	}
 }
 
@@ -154,11 +160,11 @@ func TestQueueDeletedUnderConsumer(t *testing.T) {
 	s.publish("a")
 	d := s.claim(limit(t, 20*time.Second))
 	server.Control(t, "delete_queue", "--vhost", vhostOf(url), "q")
+	s.logs("the queue was deleted") // before that the old queue may still work
 	s.works(healed)
 	if err := s.settle(d, broker.Ack); !errors.Is(err, broker.ErrLeaseLost) {
 		t.Errorf("ack of a message whose channel is gone: %v, want ErrLeaseLost", err)
 	}
-	s.logs("the queue was deleted")
 }
 
 func TestConnectionClosedByServer(t *testing.T) {
