@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/broker/amqpbroker"
 	"github.com/lovage-go/lovage/internal/testenv"
@@ -159,7 +161,20 @@ func TestQueueDeletedUnderConsumer(t *testing.T) {
 	s := newSite(t, url, nil)
 	s.publish("a")
 	d := s.claim(limit(t, 20*time.Second))
-	server.Control(t, "delete_queue", "--vhost", vhostOf(url), "q")
+	// At once: a consumer from which nobody claims rests after a while, and then
+	// the server has nobody to tell.
+	other, err := amqp.Dial(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ch, err := other.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.QueueDelete("q", false, false, false); err != nil {
+		t.Fatal(err)
+	}
 	s.logs("the queue was deleted") // before that the old queue may still work
 	s.works(healed)
 	if err := s.settle(d, broker.Ack); !errors.Is(err, broker.ErrLeaseLost) {

@@ -38,7 +38,7 @@ func Python(t testing.TB, ctx context.Context, modules map[string]string, script
 func CeleryWorker(t testing.TB, module, source string, args ...string) *CeleryProcess {
 	t.Helper()
 	return startWorker(t, pythonCommand(t, context.Background(), map[string]string{module: source},
-		append([]string{"-m", "celery", "-A", module, "worker", "-l", "INFO"}, args...)...))
+		append([]string{"-m", "celery", "-A", module, "worker", "-l", "INFO"}, args...)...), false)
 }
 
 // Again starts this test program once more, as a worker, with a variable in its
@@ -52,12 +52,12 @@ func Again(t testing.TB, key, value string) *CeleryProcess {
 	}
 	cmd := exec.Command(self)
 	cmd.Env = append(cmd.Environ(), key+"="+value)
-	return startWorker(t, cmd)
+	return startWorker(t, cmd, true)
 }
 
-func startWorker(t testing.TB, cmd *exec.Cmd) *CeleryProcess {
+func startWorker(t testing.TB, cmd *exec.Cmd, ours bool) *CeleryProcess {
 	t.Helper()
-	w := &CeleryProcess{ready: make(chan struct{})}
+	w := &CeleryProcess{ours: ours, ready: make(chan struct{})}
 	var err error
 	if w.proc, err = startProcessTo(cmd, w); err != nil {
 		t.Fatal(err)
@@ -75,6 +75,7 @@ func startWorker(t testing.TB, cmd *exec.Cmd) *CeleryProcess {
 
 // CeleryProcess is a running worker, of Celery or of ours.
 type CeleryProcess struct {
+	ours  bool // runs this test program
 	proc  *process
 	ready chan struct{}
 
@@ -105,7 +106,8 @@ func (w *CeleryProcess) Log() string {
 // Kill kills the worker at once.
 func (w *CeleryProcess) Kill() { w.proc.kill() }
 
-// Stop lets the worker end what it has, and kills it if it does not stop.
+// Stop lets the worker end what it has, and kills it if it does not stop. Of a
+// worker of ours that is a failure; Celery's may wait on a connection for ever.
 func (w *CeleryProcess) Stop(t testing.TB) {
 	t.Helper()
 	_ = w.proc.cmd.Process.Signal(os.Interrupt) // it may have ended
@@ -113,7 +115,11 @@ func (w *CeleryProcess) Stop(t testing.TB) {
 	case <-w.proc.done:
 	case <-time.After(15 * time.Second):
 		w.proc.kill()
-		t.Errorf("the worker did not stop:\n%s", w.Log())
+		if w.ours {
+			t.Errorf("the worker did not stop:\n%s", w.Log())
+			return
+		}
+		t.Log("Celery's worker did not stop within 15 s and was killed")
 	}
 }
 
