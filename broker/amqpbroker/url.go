@@ -3,15 +3,15 @@ package amqpbroker
 import (
 	"cmp"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/lovage-go/lovage/internal/tlsurl"
 )
 
 // address is a server and who we are to it.
@@ -68,7 +68,7 @@ func parseURL(raw string, o *options) (*address, error) {
 	}
 	q := u.Query()
 	if secure || q.Get("ssl") == "true" || q.Get("ssl") == "True" {
-		if a.tls, err = tlsConfig(q, cmp.Or(u.Hostname(), "localhost")); err != nil {
+		if a.tls, err = tlsurl.Config(q, cmp.Or(u.Hostname(), "localhost")); err != nil {
 			return nil, err
 		}
 	}
@@ -83,35 +83,4 @@ func parseURL(raw string, o *options) (*address, error) {
 		return nil, fmt.Errorf("login_method is %q: use PLAIN, AMQPLAIN or EXTERNAL", login)
 	}
 	return a, nil
-}
-
-// tlsConfig reads Celery's ssl_ parameters. The certificate is checked unless
-// ssl_cert_reqs is none.
-func tlsConfig(q url.Values, host string) (*tls.Config, error) {
-	cfg := &tls.Config{ServerName: cmp.Or(q.Get("server_hostname"), host), MinVersion: tls.VersionTLS12}
-	switch reqs := strings.ToLower(strings.TrimPrefix(q.Get("ssl_cert_reqs"), "CERT_")); reqs {
-	case "", "required":
-	case "none", "optional":
-		cfg.InsecureSkipVerify = true
-	default:
-		return nil, fmt.Errorf("ssl_cert_reqs is %q: use required or none", reqs)
-	}
-	if file := q.Get("ssl_ca_certs"); file != "" {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("ssl_ca_certs: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ssl_ca_certs: %s has no certificate in PEM form", file)
-		}
-	}
-	if file := q.Get("ssl_certfile"); file != "" {
-		pair, err := tls.LoadX509KeyPair(file, cmp.Or(q.Get("ssl_keyfile"), file))
-		if err != nil {
-			return nil, fmt.Errorf("ssl_certfile: %w", err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
 }

@@ -1,16 +1,14 @@
 package redisconn
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 
+	"github.com/lovage-go/lovage/internal/tlsurl"
 	"github.com/redis/rueidis"
 )
 
@@ -22,8 +20,9 @@ import (
 //	sentinel://[:password@]host:port/db;sentinel://...  with the option master_name
 //	rediscluster://[user:password@]host:port;host:port;...  also redis+cluster, and rediss+cluster with TLS
 //
-// A cluster is found by any of its nodes and has no database but 0. The id names the server and database, for finding out whether a broker and a
-// backend are the same store.
+// A cluster is found by any of its nodes and has no database but 0. The id names
+// the server and database, for finding out whether a broker and a backend are the
+// same store.
 func ParseURL(raw string, o Options) (opt rueidis.ClientOption, id string, err error) {
 	parts := strings.Split(raw, ";")
 	scheme, _, _ := strings.Cut(raw, ":")
@@ -125,46 +124,11 @@ func addURL(opt *rueidis.ClientOption, u *url.URL, first bool) error {
 		if IsCluster(u.Scheme) {
 			host = "" // each node by the name that the cluster gives it
 		}
-		cfg, err := tlsConfig(q, host)
+		cfg, err := tlsurl.Config(q, host)
 		if err != nil {
 			return err
 		}
 		opt.TLSConfig = cfg
 	}
 	return nil
-}
-
-// tlsConfig reads Celery's ssl_ parameters. The certificate is checked unless
-// ssl_cert_reqs is none.
-func tlsConfig(q url.Values, host string) (*tls.Config, error) {
-	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
-	switch reqs := strings.ToLower(strings.TrimPrefix(q.Get("ssl_cert_reqs"), "CERT_")); reqs {
-	case "", "required":
-	case "none", "optional":
-		cfg.InsecureSkipVerify = true
-	default:
-		return nil, fmt.Errorf("ssl_cert_reqs is %q: use required or none", reqs)
-	}
-	if file := q.Get("ssl_ca_certs"); file != "" {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("ssl_ca_certs: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ssl_ca_certs: %s has no certificate in PEM form", file)
-		}
-	}
-	if file := q.Get("ssl_certfile"); file != "" {
-		key := q.Get("ssl_keyfile")
-		if key == "" {
-			key = file
-		}
-		pair, err := tls.LoadX509KeyPair(file, key)
-		if err != nil {
-			return nil, fmt.Errorf("ssl_certfile: %w", err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
 }
