@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,10 +145,11 @@ func (c *called) note(format string, args ...any) {
 	c.list = append(c.list, fmt.Sprintf(format, args...))
 }
 
+// all are the calls, sorted: those of different tasks have no order.
 func (c *called) all() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return strings.Join(c.list, "; ")
+	return strings.Join(slices.Sorted(slices.Values(c.list)), "; ")
 }
 
 // canvasSetup is a worker with the tasks that these tests compose.
