@@ -91,7 +91,9 @@ func state(s *testenv.RedisServer, t *testing.T, d time.Duration, on, off []stri
 			s.Must(t, on...)
 			<-time.After(d)
 			s.Must(t, off...)
-			<-time.After(200 * time.Millisecond)
+			// Long enough for a lease to be renewed, or what runs is given to
+			// another after the third time.
+			<-time.After(size(200*time.Millisecond, 3*time.Second))
 		}
 	}
 }
