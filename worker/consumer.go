@@ -136,7 +136,8 @@ func (w *Worker) serve(ctx context.Context, l *link, healthy func()) error {
 
 // capacity waits until there is room and returns how many messages may be
 // claimed; 0 when ctx has ended. Slots come first: what is claimed beyond them
-// is the look-ahead, and it is filled up when half of it is used.
+// is the look-ahead, and it is filled up when half of it is used. What is claimed and
+// not read yet waits like what has no slot.
 func (w *Worker) capacity(ctx context.Context) int {
 	for ctx.Err() == nil {
 		if d := w.strays.wait(); d > 0 {
@@ -168,7 +169,9 @@ func (w *Worker) roomNow() int {
 	if !w.mayClaim() {
 		return 0
 	}
+	unread := int(w.unread.Load()) // first, so that what is read meanwhile counts twice
 	size, used, waiting := w.pool.Counts()
+	waiting += unread
 	free, ahead := max(size-used, 0), w.window.size()
 	switch {
 	case waiting == 0 && free > 0:
@@ -187,7 +190,7 @@ func (w *Worker) mayClaim() bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.holding) < maxHeld
+	return len(w.holding)+int(w.unread.Load()) < maxHeld
 }
 
 const maxFinishBytes = 64 << 20

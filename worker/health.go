@@ -11,8 +11,8 @@ import (
 )
 
 // Live reports whether the loops of the worker make progress: the one that
-// connects, the one that claims, the one that keeps time, and those that keep
-// the ends of runs. It asks nobody, so that a broker that is away or slow is no
+// connects, the one that claims, the one that reads what is claimed, the one that
+// keeps time, and those that keep the ends of runs. It asks nobody, so that a broker that is away or slow is no
 // reason to kill a worker. An error says what is stuck, and that the process
 // should be replaced.
 func (w *Worker) Live() error { return failing(w.stuck(time.Now())) }
@@ -39,6 +39,7 @@ func (w *Worker) stuck(now time.Time) (reasons []string) {
 	}
 	look("the connecting loop", &w.dialing, limit+w.conf.BrokerConnectionTimeout)
 	look("the claim loop", &w.claims, limit)
+	look("the reading loop", &w.reading, limit)
 	look("the timer", &w.alarms.turn, limit)
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -100,11 +100,22 @@ func sameStore(conn, consumer, back any) bool {
 	return false
 }
 
-// claim takes messages until ctx ends or the broker fails. A claim has a bounded
-// wait: its return, with or without a message, is a sign of life.
-func (l *link) claim(ctx context.Context) error {
+// claim takes messages until ctx ends or the broker fails, and reads the most of
+// them beside the next claim. A claim has a bounded wait: its return, with or
+// without a message, is a sign of life.
+func (l *link) claim(ctx context.Context) (err error) {
 	w := l.w
 	defer w.claims.rest()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ahead, read := make(chan []broker.Delivery), make(chan error, 1)
+	w.group.Go(func() { read <- l.read(ctx, cancel, ahead) })
+	defer func() {
+		close(ahead)
+		if e := <-read; e != nil {
+			err = e
+		}
+	}()
 	for wait := firstClaim; ; wait = claimWait {
 		w.claims.work()
 		n := w.capacity(ctx)
@@ -118,15 +129,12 @@ func (l *link) claim(ctx context.Context) error {
 		l.asked.Store(0)
 		w.claims.work()
 		cancel()
-		if len(ds) > 0 {
-			now := time.Now()
-			for i := range ds {
-				if l.isRetired() || ctx.Err() != nil {
-					w.returnUnread(l, &ds[i])
-					continue
-				}
-				w.receive(l, &ds[i], now)
-			}
+		switch {
+		case len(ds) >= readAhead || len(ds) > 0 && w.unread.Load() > 0:
+			w.unread.Add(int64(len(ds)))
+			ahead <- ds
+		case len(ds) > 0:
+			l.receive(ctx, ds)
 		}
 		switch {
 		case err == nil, errors.Is(err, context.DeadlineExceeded):
@@ -139,6 +147,38 @@ func (l *link) claim(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+	}
+}
+
+// readAhead is the number of messages that are worth another goroutine.
+const readAhead = 32
+
+// read receives what was claimed, batch by batch. A panic, which is the error, stops
+// the claims.
+func (l *link) read(ctx context.Context, stop func(), batches <-chan []broker.Delivery) (err error) {
+	w := l.w
+	for ds := range batches {
+		w.reading.work()
+		if e := guard(func() error { l.receive(ctx, ds); return nil }); e != nil {
+			err = e
+			stop()
+		}
+		w.unread.Add(-int64(len(ds)))
+		w.reading.rest()
+		ring(w.room)
+	}
+	return err
+}
+
+// receive decides what becomes of claimed messages.
+func (l *link) receive(ctx context.Context, ds []broker.Delivery) {
+	now := time.Now()
+	for i := range ds {
+		if l.isRetired() || ctx.Err() != nil {
+			l.w.returnUnread(l, &ds[i])
+			continue
+		}
+		l.w.receive(l, &ds[i], now)
 	}
 }
 

@@ -86,9 +86,11 @@ type Worker struct {
 	halting    atomic.Bool   // it claims no more
 	restart    atomic.Bool   // told to start anew
 	taskEvents atomic.Bool
-	deaf       atomic.Bool // to remote control
-	dialing    progress    // of the loop that connects
-	claims     progress    // of the loop that claims
+	deaf       atomic.Bool  // to remote control
+	dialing    progress     // of the loop that connects
+	claims     progress     // of the loop that claims
+	reading    progress     // of the loop that reads what is claimed
+	unread     atomic.Int64 // messages that are claimed and not read
 	group      sync.WaitGroup
 
 	tuning sync.Mutex // one change of queues or pool at a time, by remote control
