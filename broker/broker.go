@@ -134,6 +134,7 @@ type Features struct {
 	DeadLetter bool // Settlement DeadLetter keeps the message
 	Durable    bool // messages outlive the process that holds the broker
 	Ordered    bool // one queue, one consumer, one priority: first in, first out
+	Parallel   bool // FinishAll is quicker if a second call does not wait for the first
 	MaxBody    int  // bytes; 0 is no limit of the broker's own
 }
 

@@ -16,124 +16,47 @@ import (
 
 const (
 	maxBatch      = 512
+	sideBatch     = 100 // worth a commit beside another
 	commitTimeout = 30 * time.Second
 	firstBackoff  = 50 * time.Millisecond
 )
 
-// finish is what the end of one run, or of one claim, causes.
-type finish struct {
-	job      *job
-	publish  []*protocol.Message
-	store    []*protocol.Record
-	ends     []*broker.ChordEnd
-	claim    broker.Settlement
-	hasClaim bool // claim is to be settled
-
-	published, stored, ended bool // steps done, where they are not one
-
-	outcome *lovage.Outcome // of a run; nil: only a claim ends
-	size    int64           // counted in finishBytes
-	done    chan error      // who waits for the answer, or
-	then    func(error)     // who is to be told
-}
-
-func (f *finish) settle(s broker.Settlement) { f.claim, f.hasClaim = s, true }
-
-func (f *finish) bytes() (n int64) {
-	for _, m := range f.messages() {
-		n += int64(len(m.Body)) + 512
-	}
-	for _, r := range f.records() {
-		n += int64(len(r.Meta))
-	}
-	return n + int64(len(f.job.d.Body)+len(f.job.d.Headers))
-}
-
-// messages are all that the finish sends, those of the chords that it ends last.
-func (f *finish) messages() []*protocol.Message {
-	list := f.publish
-	for _, e := range f.ends {
-		list = append(list[:len(list):len(list)], e.Publish...)
-	}
-	return list
-}
-
-func (f *finish) records() []*protocol.Record {
-	list := f.store
-	for _, e := range f.ends {
-		list = append(list[:len(list):len(list)], e.Store...)
-	}
-	return list
-}
-
-// enter counts the end of a run among those that wait to be kept. It reports
-// false if there is nothing to keep.
-func (f *finish) enter() bool {
-	if len(f.publish) == 0 && len(f.store) == 0 && len(f.ends) == 0 && !f.hasClaim {
-		return false
-	}
-	f.size = f.bytes()
-	f.job.w.count.finishing.Add(1)
-	f.job.w.count.finishBytes.Add(f.size)
-	return true
-}
-
-// answer ends the finish.
-func (f *finish) answer(err error) {
-	w := f.job.w
-	if f.hasClaim && (err == nil || gone(err)) {
-		f.job.link.release(f.job)
-	}
-	if f.hasClaim && err == nil {
-		w.counted(f.claim.Action)
-	}
-	if f.outcome != nil {
-		w.count.finishing.Add(-1)
-		w.count.finishBytes.Add(-f.size)
-		ring(w.room)
-	}
-	switch {
-	case f.done != nil:
-		f.done <- err
-	case f.outcome == nil:
-		f.then(err)
-	default:
-		f.job.link.commit.tell(f, err)
-	}
-}
-
-// conclude ends a run that nobody waited for.
-func (f *finish) conclude(err error) {
-	j := f.job
-	defer j.w.rescue("finish", func(error) { j.end() })
-	f.then(err)
-	j.result(f.outcome)
-	j.end()
-}
-
-// refusedError says that a store will never take what a run caused.
-type refusedError struct {
-	err   error
-	again bool // the task's failure was refused too
-}
-
-func (e *refusedError) Error() string { return e.err.Error() }
-func (e *refusedError) Unwrap() error { return e.err }
-
 // committer keeps the finishes of one connection, many at a time: while one
 // batch is written the next one gathers, so that nobody waits for company when
-// the worker is idle, and everybody shares a commit when it is busy.
+// the worker is idle, and everybody shares a commit when it is busy. Where the
+// store takes commits side by side, a second loop writes what has gathered to a
+// batch of its own before the first comes back.
 type committer struct {
 	link  *link
-	wake  chan struct{}
-	turn  progress
-	stuck atomic.Int64 // since when the store takes nothing; 0: it does
+	wake  chan struct{} // something waits
+	many  chan struct{} // sideBatch wait; nil: one loop
+	turn  progress      // of the loop, and of what waits
+	side  progress      // of the second loop
+	stuck atomic.Int64  // since when the store takes nothing; 0: it does
 
 	mu      sync.Mutex // guards what follows
 	queue   []*finish
+	failing int       // loops that keep what the store did not take
 	kept    []*finish // done, of runs that nobody waits for
 	telling bool      // a goroutine concludes those
 	closed  error
+}
+
+func newCommitter(l *link) *committer {
+	c := &committer{link: l, wake: make(chan struct{}, 1)}
+	if l.features.Parallel && l.oneStore && l.finisher != nil {
+		c.many = make(chan struct{}, 1)
+	}
+	return c
+}
+
+// start runs the loops.
+func (c *committer) start() {
+	w := c.link.w
+	w.group.Go(func() { w.forever(c.link, "committer", func() { c.run(c.wake, &c.turn, 1) }) })
+	if c.many != nil {
+		w.group.Go(func() { w.forever(c.link, "committer", func() { c.run(c.many, &c.side, sideBatch) }) })
+	}
 }
 
 func (c *committer) put(f *finish) {
@@ -144,9 +67,13 @@ func (c *committer) put(f *finish) {
 		return
 	}
 	c.queue = append(c.queue, f)
+	n := len(c.queue)
 	c.turn.owe()
 	c.mu.Unlock()
 	ring(c.wake)
+	if n == sideBatch && c.many != nil {
+		ring(c.many)
+	}
 }
 
 // tell concludes a run that nobody waits for, not in the committer's time. An
@@ -183,18 +110,23 @@ func (c *committer) conclude() {
 	}
 }
 
-// run commits until the connection's context ends; what is left then is
-// answered with its cause, and stays claimed for the consumer's Close.
-func (c *committer) run() {
+// run commits, when it is woken and at least so many wait, until the connection's
+// context ends; what is left then is answered with its cause, and stays claimed
+// for the consumer's Close.
+func (c *committer) run(wake <-chan struct{}, turn *progress, least int) {
 	w, ctx := c.link.w, c.link.ctx
-	var kept []*finish
-	wait := firstBackoff
-	var since time.Time // since when the store does not take them
-	c.rested()
+	var kept []*finish // what the store did not take
+	failed, wait := false, firstBackoff
+	defer func() {
+		if failed && ctx.Err() == nil { // a panic
+			c.well()
+		}
+	}()
+	c.rested(turn)
 	for {
 		if len(kept) == 0 {
 			select {
-			case <-c.wake:
+			case <-wake:
 				runtime.Gosched() // let runs that are about to end come along
 			case <-ctx.Done():
 				c.close(nil)
@@ -209,34 +141,58 @@ func (c *committer) run() {
 			}
 			wait = w.longer(wait)
 		}
-		c.mu.Lock()
-		batch := c.queue
-		c.queue = nil
-		c.turn.work()
-		c.mu.Unlock()
-		batch = append(kept, batch...)
+		batch := append(kept, c.take(turn, least)...)
 		kept = nil
 		for len(batch) > 0 {
 			n := min(len(batch), maxBatch)
-			c.turn.work()
+			turn.work()
 			again, err := c.commit(ctx, batch[:n])
 			batch = batch[n:]
 			if len(again) > 0 {
-				if since.IsZero() {
-					since = time.Now()
-					c.stuck.Store(since.UnixNano())
-					w.log.Error("the store does not take the ends of tasks; they are kept and tried again: "+err.Error(), "error", err)
+				if !failed {
+					c.ill(err)
 				}
+				failed = true
 				kept = append(again, batch...)
 				break
 			}
 		}
-		c.rested()
-		if len(kept) == 0 && !since.IsZero() {
-			w.log.Info("the store takes the ends of tasks again", "after", time.Since(since).Round(time.Millisecond))
-			wait, since = firstBackoff, time.Time{}
-			c.stuck.Store(0)
+		c.rested(turn)
+		if len(kept) == 0 && failed {
+			c.well()
+			failed, wait = false, firstBackoff
 		}
+	}
+}
+
+// take begins a turn with what waits, if it is enough.
+func (c *committer) take(turn *progress, least int) (batch []*finish) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) >= least {
+		batch, c.queue = c.queue, nil
+		turn.work()
+	}
+	return batch
+}
+
+// ill notes that a loop keeps what the store did not take; the first one tells.
+func (c *committer) ill(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failing++; c.failing == 1 {
+		c.stuck.Store(time.Now().UnixNano())
+		c.link.w.log.Error("the store does not take the ends of tasks; they are kept and tried again: "+err.Error(), "error", err)
+	}
+}
+
+// well takes ill back; the last one tells.
+func (c *committer) well() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failing--; c.failing == 0 {
+		since := time.Unix(0, c.stuck.Swap(0))
+		c.link.w.log.Info("the store takes the ends of tasks again", "after", time.Since(since).Round(time.Millisecond))
 	}
 }
 
@@ -247,11 +203,11 @@ func (c *committer) stuckFor(d time.Duration) bool {
 }
 
 // rested tells that a turn is over; what came meanwhile is owed from now on.
-func (c *committer) rested() {
+func (c *committer) rested(turn *progress) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.turn.rest(); len(c.queue) > 0 {
-		c.turn.owe()
+	if turn.rest(); len(c.queue) > 0 && turn == &c.turn {
+		turn.owe()
 	}
 }
 

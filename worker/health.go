@@ -45,6 +45,7 @@ func (w *Worker) stuck(now time.Time) (reasons []string) {
 	defer w.mu.Unlock()
 	for l := range w.links {
 		look("the committer", &l.commit.turn, limit)
+		look("the second committer", &l.commit.side, limit)
 	}
 	return reasons
 }

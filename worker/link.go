@@ -67,8 +67,8 @@ func (w *Worker) connect(ctx context.Context) (*link, error) {
 	l.finisher, _ = consumer.(broker.AtomicFinisher)
 	l.oneStore = w.back == nil || sameStore(conn, consumer, w.back)
 	l.ctx, l.cancel = context.WithCancelCause(w.base)
-	l.commit = &committer{link: l, wake: make(chan struct{}, 1)}
-	w.group.Go(func() { w.forever(l, "committer", l.commit.run) })
+	l.commit = newCommitter(l)
+	l.commit.start()
 	if l.renewer != nil {
 		w.group.Go(func() { w.forever(l, "renewer", l.renew) })
 	}

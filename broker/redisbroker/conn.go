@@ -88,7 +88,7 @@ func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 // Features: all, priority 0 first.
 func (c *Conn) Features() broker.Features {
 	return broker.Features{
-		Delay: true, Park: true, Priority: true, LowFirst: true, DeadLetter: true, Durable: true, Ordered: true,
+		Delay: true, Park: true, Priority: true, LowFirst: true, DeadLetter: true, Durable: true, Ordered: true, Parallel: true,
 		MaxBody: c.maxBody,
 	}
 }

@@ -1,0 +1,107 @@
+package worker
+
+import (
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/protocol"
+)
+
+// finish is what the end of one run, or of one claim, causes.
+type finish struct {
+	job      *job
+	publish  []*protocol.Message
+	store    []*protocol.Record
+	ends     []*broker.ChordEnd
+	claim    broker.Settlement
+	hasClaim bool // claim is to be settled
+
+	published, stored, ended bool // steps done, where they are not one
+
+	outcome *lovage.Outcome // of a run; nil: only a claim ends
+	size    int64           // counted in finishBytes
+	done    chan error      // who waits for the answer, or
+	then    func(error)     // who is to be told
+}
+
+func (f *finish) settle(s broker.Settlement) { f.claim, f.hasClaim = s, true }
+
+func (f *finish) bytes() (n int64) {
+	for _, m := range f.messages() {
+		n += int64(len(m.Body)) + 512
+	}
+	for _, r := range f.records() {
+		n += int64(len(r.Meta))
+	}
+	return n + int64(len(f.job.d.Body)+len(f.job.d.Headers))
+}
+
+// messages are all that the finish sends, those of the chords that it ends last.
+func (f *finish) messages() []*protocol.Message {
+	list := f.publish
+	for _, e := range f.ends {
+		list = append(list[:len(list):len(list)], e.Publish...)
+	}
+	return list
+}
+
+func (f *finish) records() []*protocol.Record {
+	list := f.store
+	for _, e := range f.ends {
+		list = append(list[:len(list):len(list)], e.Store...)
+	}
+	return list
+}
+
+// enter counts the end of a run among those that wait to be kept. It reports
+// false if there is nothing to keep.
+func (f *finish) enter() bool {
+	if len(f.publish) == 0 && len(f.store) == 0 && len(f.ends) == 0 && !f.hasClaim {
+		return false
+	}
+	f.size = f.bytes()
+	f.job.w.count.finishing.Add(1)
+	f.job.w.count.finishBytes.Add(f.size)
+	return true
+}
+
+// answer ends the finish.
+func (f *finish) answer(err error) {
+	w := f.job.w
+	if f.hasClaim && (err == nil || gone(err)) {
+		f.job.link.release(f.job)
+	}
+	if f.hasClaim && err == nil {
+		w.counted(f.claim.Action)
+	}
+	if f.outcome != nil {
+		w.count.finishing.Add(-1)
+		w.count.finishBytes.Add(-f.size)
+		ring(w.room)
+	}
+	switch {
+	case f.done != nil:
+		f.done <- err
+	case f.outcome == nil:
+		f.then(err)
+	default:
+		f.job.link.commit.tell(f, err)
+	}
+}
+
+// conclude ends a run that nobody waited for.
+func (f *finish) conclude(err error) {
+	j := f.job
+	defer j.w.rescue("finish", func(error) { j.end() })
+	f.then(err)
+	j.result(f.outcome)
+	j.end()
+}
+
+// refusedError says that a store will never take what a run caused.
+type refusedError struct {
+	err   error
+	again bool // the task's failure was refused too
+}
+
+func (e *refusedError) Error() string { return e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }
