@@ -86,7 +86,12 @@ func (cs *Consumer) round(ctx context.Context, stands []*stand, limit int) (out 
 				return out, e
 			}
 		}
-		if out = append(out, got...); len(out) >= limit {
+		if out == nil {
+			out = got // most often it is all
+		} else {
+			out = append(out, got...)
+		}
+		if len(out) >= limit {
 			return out, nil
 		}
 	}

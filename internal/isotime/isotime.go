@@ -68,14 +68,41 @@ func Parse(s string, local *time.Location) (time.Time, error) {
 // Format writes t as Python's isoformat does: microseconds only if there
 // are any, and the offset as +00:00, with seconds only if there are any.
 func Format(t time.Time) string {
+	micro := t.Nanosecond() / 1000
+	if y, _, _ := t.Date(); t.Location() == time.UTC && micro != 0 && y >= 0 && y < 10000 { // the usual case
+		return string(appendUTC(make([]byte, 0, 32), t, micro))
+	}
 	layout := "2006-01-02T15:04:05"
-	if t.Nanosecond()/1000 != 0 {
+	if micro != 0 {
 		layout = "2006-01-02T15:04:05.000000"
 	}
 	if _, offset := t.Zone(); offset%60 != 0 {
 		return t.Format(layout + "-07:00:00")
 	}
 	return t.Format(layout + "-07:00")
+}
+
+func appendUTC(b []byte, t time.Time, micro int) []byte {
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	b = append(digits(b, year, 4), '-')
+	b = append(digits(b, int(month), 2), '-')
+	b = append(digits(b, day, 2), 'T')
+	b = append(digits(b, hour, 2), ':')
+	b = append(digits(b, minute, 2), ':')
+	b = append(digits(b, second, 2), '.')
+	return append(digits(b, micro, 6), "+00:00"...)
+}
+
+// digits appends the last digits of n.
+func digits(b []byte, n, width int) []byte {
+	at := len(b) + width
+	b = append(b, "000000"[:width]...)
+	for i := at - 1; n > 0 && i >= at-width; i-- {
+		b[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return b
 }
 
 // A Clock is a time of day.

@@ -1,7 +1,9 @@
 package pyjson
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -299,11 +301,27 @@ func (s *Scanner) number() error {
 	return nil
 }
 
+// enders marks, by their high bits, bytes among eight that are a quote, a backslash
+// or a control character. The lowest mark is exact, those above it may be false.
+func enders(w uint64) uint64 {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	quote, backslash := w^ones*'"', w^ones*'\\'
+	return ((quote-ones)&^quote | (backslash-ones)&^backslash | (w-ones*' ')&^w) & highs
+}
+
 // skipString consumes a string at Pos and reports whether it has no escapes.
 func (s *Scanner) skipString() (plain bool, err error) {
 	d, i := s.Data, s.Pos+1
 	plain = true
 	for i < len(d) {
+		if i+8 <= len(d) {
+			ends := enders(binary.LittleEndian.Uint64(d[i:]))
+			if ends == 0 {
+				i += 8
+				continue
+			}
+			i += bits.TrailingZeros64(ends) / 8
+		}
 		switch c := d[i]; {
 		case c == '"':
 			s.Pos = i + 1
