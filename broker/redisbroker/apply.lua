@@ -2,9 +2,7 @@
 -- KEYS: in a cluster all of the shard, else none.
 -- ARGV: unacked, unacked_index, prefix of lists, prefix of the rest, spread?, key
 -- and value of the attempt (see attempt.go), then for each change: the field of
--- its claim or '' for none, and 's' with a time to live in ms, the key and the
--- document of a success to store, for this is what most changes are and each
--- argument costs; or the number of operations, and these:
+-- its claim or '' for none, the number of operations, and these:
 --   L list raw            push to the producing end
 --   R list raw            push to the consuming end
 --   P queue list due raw  park until due, in ms
@@ -18,6 +16,9 @@
 --                         nobody has noted it: all who consume from a queue hear it
 --   E end parts added size ms n   end a chord, unless its end is marked already:
 --                         then the n operations after it are left out
+-- For many changes in a row that each end a claim and store a success, for this is
+-- what most are and each argument costs, there is instead: 'S', how many, their
+-- time to live in ms, and for each the field of its claim, key and document.
 -- Returns 1 or 0 for each change, and after it for each of its E.
 local ARGV, call = ARGV, redis.call
 local unacked, index, prefix, home = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -76,20 +77,31 @@ local ops = {
 }
 local skip = {L = 2, R = 2, P = 4, T = 4, D = 3, S = 5, B = 2, H = 2, F = 4, E = 6}
 local done, did, i = {}, {}, 8
-local success, px -- the last of its kind, and its time to live
-while i <= #ARGV do
-  local field, what = ARGV[i], ARGV[i + 1]
-  i = i + 2
+local ends, told = 0, 0 -- how many there are in done, and in did
+local function finish(field)
   local held = field == '' or call('HDEL', unacked, field) == 1
-  if held and field ~= '' then done[#done + 1] = field end
+  if held and field ~= '' then
+    ends = ends + 1
+    done[ends] = field
+  end
+  told = told + 1
+  did[told] = held and '1' or '0'
   out[#out + 1] = held and 1 or 0
-  did[#did + 1] = held and '1' or '0'
-  if what ~= success and string.sub(what, 1, 1) == 's' then success, px = what, string.sub(what, 2) end
-  if what == success then
-    if held then keep(ARGV[i], px, ARGV[i + 1]) end
-    i = i + 2
+  return held
+end
+while i <= #ARGV do
+  local field, n = ARGV[i], tonumber(ARGV[i + 1])
+  if field == 'S' then
+    local px = ARGV[i + 2]
+    i = i + 3
+    for j = i, i + 3 * n - 3, 3 do
+      if finish(ARGV[j]) then keep(ARGV[j + 1], px, ARGV[j + 2]) end
+    end
+    i = i + 3 * n
   else
-    for _ = 1, tonumber(what) do
+    local held = finish(field)
+    i = i + 2
+    for _ = 1, n do
       local op = ARGV[i]
       if held and omit == 0 then
         i = ops[op](i + 1)
@@ -101,8 +113,8 @@ while i <= #ARGV do
     end
   end
 end
-for j = 1, #done, 1000 do
-  call('ZREM', index, unpack(done, j, math.min(j + 999, #done)))
+for j = 1, ends, 1000 do
+  call('ZREM', index, unpack(done, j, math.min(j + 999, ends)))
 end
-if #done > 0 and ARGV[6] ~= '' then call('SET', ARGV[6], ARGV[7] .. ':' .. table.concat(did), 'EX', 86400) end
+if ends > 0 and ARGV[6] ~= '' then call('SET', ARGV[6], ARGV[7] .. ':' .. table.concat(did), 'EX', 86400) end
 return out

@@ -222,16 +222,20 @@ func (cs *Consumer) takeOnce(ctx context.Context, s *stand, limit int) (out []br
 		wait = safetyPoll
 	}
 	dead, _ := reply[3].AsStrSlice()
-	claims := make([]claim, (len(reply)-4)/2)
+	claims := make([]claim, len(reply)-5)
 	out = make([]broker.Delivery, len(claims))
-	for i := range claims {
-		field, _ := reply[4+2*i].ToString()
-		raw, _ := reply[5+2*i].ToString()
-		cl := &claims[i]
-		*cl = claim{consumer: cs, id: id, field: field, raw: raw}
-		cl.number, cl.list = number(field)
-		cl.queue = k.queueOf(cl.list)
-		out[i] = cl.delivery()
+	from, _ := reply[4].ToArray()
+	for i := 0; len(from) > 1; from = from[2:] {
+		list, _ := from[0].ToString()
+		n, _ := from[1].AsInt64()
+		queue := k.queueOf(list)
+		for end := min(i+int(n), len(claims)); i < end; i++ {
+			raw, _ := reply[5+i].ToString()
+			cl := &claims[i]
+			*cl = claim{consumer: cs, id: id, number: id.last - uint64(len(claims)-i-1), list: list, queue: queue, raw: raw}
+			cl.field = field(id.name, cl.number, list)
+			out[i] = cl.delivery()
+		}
 	}
 	cs.mu.Lock()
 	if len(claims) > 0 {
@@ -256,6 +260,11 @@ func (cs *Consumer) takeOnce(ctx context.Context, s *stand, limit int) (out []br
 		}
 	}
 	return out, wait, again, nil
+}
+
+// field is that of a claim.
+func field(name string, number uint64, list string) string {
+	return "lv1:" + name + ":" + strconv.FormatUint(number, 10) + ":" + list
 }
 
 // number reads what a field says of its claim.

@@ -7,7 +7,8 @@
 --       most bytes, queues, steps, prefix, consumer, spread?; for each queue:
 --       name, then for each step: list name, record tail
 -- Returns {last number, ms until something happens or -1, buried, lapsed
--- consumers, field, raw, field, raw, ...}, or {-1} if the consumer has lapsed.
+-- consumers, {list, how many from it, ...}, raw, raw, ...}, or {-1} if the consumer
+-- has lapsed. The claims have the numbers up to the last one.
 local KEYS, ARGV, call = KEYS, ARGV, redis.call
 local unacked, index, workers = KEYS[1], KEYS[2], KEYS[3]
 local me, n, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -33,7 +34,8 @@ end
 
 local paused = call('EXISTS', KEYS[4]) == 1
 local got, bytes, buried = 0, 0, 0
-local out, outs = {n, -1, 0, {}}, 4
+local from = {}
+local out, outs = {n, -1, 0, {}, from}, 5
 local records, scores, held = {}, {}, 0 -- twice as many as messages
 
 local function flush()
@@ -84,7 +86,7 @@ for s = 1, steps do
       local k, a = 7 + (q - 1) * (4 + steps), 12 + (q - 1) * (1 + 2 * steps)
       local key, list, tail = KEYS[k + 4 + s], ARGV[a + 2 * s], ARGV[a + 2 * s + 1]
       local before, after = 'lv1:' .. me .. ':', ':' .. list
-      local more = true
+      local more, first = true, got
       while more and got < limit and bytes < most do
         local want = math.min(limit - got, 64)
         local items = call('LRANGE', key, -want, -1)
@@ -99,8 +101,8 @@ for s = 1, steps do
               local field = before .. n .. after
               records[held + 1], records[held + 2] = field, '[' .. raw .. tail
               scores[held + 1], scores[held + 2] = score, field
-              out[outs + 1], out[outs + 2] = field, raw
-              held, outs = held + 2, outs + 2
+              out[outs + 1] = raw
+              held, outs = held + 2, outs + 1
             else
               bury(ARGV[a + 1], KEYS[k + 3], raw)
             end
@@ -109,6 +111,7 @@ for s = 1, steps do
         if took > 0 then call('LTRIM', key, 0, -took - 1) end
         if held > 1000 then flush() end
       end
+      if got > first then from[#from + 1], from[#from + 2] = list, got - first end
     end
   end
 end

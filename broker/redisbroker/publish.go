@@ -245,12 +245,27 @@ type change struct {
 	keep    time.Duration
 }
 
-// what tells the script what follows.
-func (ch *change) what() string {
-	if ch.success {
-		return "s" + redisconn.Milliseconds(ch.keep)
+// appendChanges appends what the script reads of changes: successes that are kept
+// for the same time, one after the other, as a row.
+func appendChanges(args []string, changes []change) []string {
+	for len(changes) > 0 {
+		ch := &changes[0]
+		n := 0
+		for n < len(changes) && changes[n].success && changes[n].keep == ch.keep {
+			n++
+		}
+		if n == 0 {
+			args = append(append(args, ch.field, strconv.Itoa(ch.ops)), ch.args...)
+			changes = changes[1:]
+			continue
+		}
+		args = append(args, "S", strconv.Itoa(n), redisconn.Milliseconds(ch.keep))
+		for i := range changes[:n] {
+			args = append(append(args, changes[i].field), changes[i].args...)
+		}
+		changes = changes[n:]
 	}
-	return strconv.Itoa(ch.ops)
+	return args
 }
 
 func (ch *change) op(args ...string) {
@@ -323,14 +338,7 @@ func (c *Conn) apply(ctx context.Context, sh *shard, changes []change) (done []b
 			at = c.attempts.next(sh)
 		}
 		args := append(make([]string, 0, words), sh.unacked, sh.index, c.keys.prefix, sh.home, sh.spread, at.key, at.value)
-		what := ""
-		for i := range changes[:n] {
-			ch := &changes[i]
-			if i == 0 || !ch.success || !changes[i-1].success || ch.keep != changes[i-1].keep {
-				what = ch.what()
-			}
-			args = append(append(args, ch.field, what), ch.args...)
-		}
+		args = appendChanges(args, changes[:n])
 		limited, cancel := c.rdb.Deadline(ctx)
 		out, err := c.exec(limited, applyScript, sh, args).AsIntSlice()
 		cancel()
