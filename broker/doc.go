@@ -16,6 +16,7 @@
 //	delayed messages back to Python       Unparker
 //	keep a claim while a task runs        LeaseRenewer   (on the Consumer)
 //	count workers lost on a message       LossCounter    (on the Consumer)
+//	count them in a copy of the message   LossMarker     (on the Consumer)
 //	list, requeue and drop dead letters   DeadLetterer
 //	result, follow-ups and ack in one     AtomicFinisher (on the Consumer)
 //	publish inside the caller's tx        TxPublisher

@@ -116,6 +116,15 @@ type LossCounter interface {
 	CountLoss(ctx context.Context, d *Delivery) (losses int, err error)
 }
 
+// LossMarker counts lost workers in the message itself, where a message cannot be
+// changed in its place. It is asked, like a [LossCounter], just before an Orphaned
+// message runs again, and only if the result store does not count. When the
+// message was moved, a copy with the count waits in its queue and the claim has
+// ended; the copy comes Orphaned, and MarkLoss of it then tells the count.
+type LossMarker interface {
+	MarkLoss(ctx context.Context, d *Delivery) (losses int, moved bool, err error)
+}
+
 // Dead is a dead letter.
 type Dead struct {
 	ID         string

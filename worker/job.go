@@ -416,6 +416,9 @@ func (j *job) lost() (*lovage.Outcome, *verdict, bool) {
 	}
 	n, err := w.countLoss(j)
 	switch {
+	case errors.Is(err, errSentAgain):
+		w.log.Info("Task "+j.r.Task+"["+j.r.ID+"] goes to the end of its queue, with its losses", "task", j.r.Task, "id", j.r.ID, "losses", n)
+		return nil, nil, false
 	case errors.Is(err, broker.ErrLeaseLost), errors.Is(err, broker.ErrClosed), errors.Is(err, lovage.ErrShutdown):
 		j.phase.CompareAndSwap(running, fenced)
 		w.fence(j, err)
@@ -428,6 +431,10 @@ func (j *job) lost() (*lovage.Outcome, *verdict, bool) {
 	j.r.Delivery.Losses = n
 	limit := j.s.set.MaxWorkerLosses
 	if !j.s.set.RejectOnWorkerLost {
+		if n > 1 { // counted elsewhere than in the message
+			out := lovage.LostWorker("the worker that ran it died")
+			return &out, &verdict{action: broker.Ack}, false
+		}
 		limit = lovage.NoLimit // the next one ends it, whatever the cap
 	}
 	if limit < 0 || n < limit {

@@ -25,6 +25,7 @@ type link struct {
 	oneStore bool                  // the finisher keeps results too
 	renewer  broker.LeaseRenewer   // nil: no leases
 	losses   broker.LossCounter    // nil: ask the result store
+	marker   broker.LossMarker     // for result stores that do not count
 	commit   *committer
 
 	mailbox *control.Mailbox // nil: none yet
@@ -64,6 +65,7 @@ func (w *Worker) connect(ctx context.Context) (*link, error) {
 	l := &link{w: w, conn: conn, consumer: consumer, features: conn.Features(), answered: make(chan struct{})}
 	l.renewer, _ = consumer.(broker.LeaseRenewer)
 	l.losses, _ = consumer.(broker.LossCounter)
+	l.marker, _ = consumer.(broker.LossMarker)
 	l.finisher, _ = consumer.(broker.AtomicFinisher)
 	l.oneStore = w.back == nil || sameStore(conn, consumer, w.back)
 	l.ctx, l.cancel = context.WithCancelCause(w.base)

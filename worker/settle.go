@@ -204,19 +204,29 @@ func (w *Worker) fence(j *job, err error) {
 	w.log.Warn("Task "+j.r.Task+"["+j.r.ID+"]: its message has gone to another worker; nothing of this run counts", "task", j.r.Task, "id", j.r.ID, "error", err)
 }
 
+// errSentAgain: a lost worker was counted in a copy of the message, which waits in
+// its queue now.
+var errSentAgain = errors.New("worker: the message was sent again with its losses")
+
 // countLoss asks the broker, else the result store, and tries again while they
-// are away.
+// are away. Where neither counts, the message carries its losses itself.
 func (w *Worker) countLoss(j *job) (n int, err error) {
 	err = w.patiently(j, func(ctx context.Context) (err error) {
 		if j.link.losses != nil {
 			n, err = j.link.losses.CountLoss(ctx, j.d)
 			return err
 		}
-		counter, ok := w.back.(backend.LossCounter)
-		if !ok {
+		if counter, ok := w.back.(backend.LossCounter); ok {
+			n, err = counter.CountLoss(ctx, j.r.ID, 24*time.Hour)
+			return err
+		}
+		if j.link.marker == nil {
 			return fmt.Errorf("neither broker nor result store counts lost workers: %w", broker.ErrUnsupported)
 		}
-		n, err = counter.CountLoss(ctx, j.r.ID, 24*time.Hour)
+		var moved bool
+		if n, moved, err = j.link.marker.MarkLoss(ctx, j.d); moved {
+			return errSentAgain
+		}
 		return err
 	})
 	return n, err

@@ -285,7 +285,10 @@ func (cs *Consumer) deliveries(claims []*claim) []broker.Delivery {
 	ds := make([]broker.Delivery, len(claims))
 	for i, cl := range claims {
 		ds[i] = cs.conn.delivery(cl.lane.queue.Name, &cl.msg)
-		ds[i].Orphaned = ds[i].Orphaned && !cl.noted
+		ds[i].Orphaned = cl.died()
+		if cl.fresh() {
+			ds[i].Orphaned, ds[i].Losses = true, ds[i].Losses-1 // MarkLoss tells the last one
+		}
 		ds[i].Claim = cl
 	}
 	return ds

@@ -29,7 +29,9 @@
 //
 // RabbitMQ says redelivered after a hand-back and after a death alike. So
 // Orphaned is set after both, but for what this Conn itself has handed back, and
-// a loss may be counted for a message that was only handed back.
+// a loss may be counted for a message that was only handed back. The result store
+// counts losses by task id; for one that cannot, rpc://, they are counted in the
+// message, which goes to the end of its queue for that, see [Consumer.MarkLoss].
 //
 // # Delay
 //
@@ -48,9 +50,8 @@
 // # What AMQP cannot do
 //
 // Look at waiting messages without taking them (Peeker); pause a queue for all
-// (Pauser); count losses (LossCounter: the result store counts); count what is
-// claimed or delayed, and list all queues (Lengths has [broker.Unknown], and with
-// no names the queues of this connection); purge what is delayed; tell priority 0
+// (Pauser); count what is claimed or delayed, and list all queues (Lengths has
+// [broker.Unknown], and with no names the queues of this connection); purge what is delayed; tell priority 0
 // from none. A message whose expiration property has passed is dropped by
 // RabbitMQ itself. Quorum queues put what is handed back at the end, and know no
 // priorities before RabbitMQ 4. Numbers in headers travel as numbers: 2.50

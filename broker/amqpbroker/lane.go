@@ -39,6 +39,7 @@ type claim struct {
 	lane    *lane
 	msg     amqp.Delivery
 	noted   bool // handed back by this connection before: no orphan
+	told    bool // with lane.mu: MarkLoss has told of the loss that this copy was made for
 	settled bool // with lane.mu
 }
 
@@ -94,7 +95,7 @@ func (l *lane) pump(messages <-chan amqp.Delivery, closed <-chan *amqp.Error, ca
 		}
 		cl := &claim{lane: l, msg: m}
 		if m.Redelivered {
-			cl.noted = l.cs.conn.notes.take(noteKey(l.queue.Name, &m))
+			cl.noted, cl.told = l.cs.conn.notes.take(noteKey(l.queue.Name, &m))
 		}
 		l.ready = append(l.ready, cl)
 		if !l.queue.NoAck {
@@ -368,7 +369,7 @@ func (l *lane) did(st *settlement, err error) {
 // note remembers that we hand a message back. The caller holds l.mu.
 func (l *lane) note(cl *claim) {
 	if !cl.msg.Redelivered || cl.noted {
-		l.cs.conn.notes.put(noteKey(l.queue.Name, &cl.msg))
+		l.cs.conn.notes.put(noteKey(l.queue.Name, &cl.msg), cl.told)
 	}
 }
 

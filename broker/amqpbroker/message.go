@@ -22,6 +22,7 @@ type marks struct {
 	id         string
 	at         time.Time
 	losses     int
+	counted    bool // this copy was made to count a loss
 }
 
 func (m *marks) table() amqp.Table {
@@ -38,6 +39,9 @@ func (m *marks) table() amqp.Table {
 	if m.losses > 0 {
 		t["losses"] = int32(m.losses)
 	}
+	if m.counted {
+		t["counted"] = true
+	}
 	if !m.at.IsZero() {
 		t["at"] = m.at.UnixMilli()
 	}
@@ -50,6 +54,7 @@ func marksOf(t amqp.Table) (m marks) {
 		return m
 	}
 	m.requeued, _ = own["requeued"].(bool)
+	m.counted, _ = own["counted"].(bool)
 	m.losses = int(integer(own["losses"]))
 	if at := integer(own["at"]); at != 0 {
 		m.at = time.UnixMilli(at).UTC()
@@ -173,7 +178,7 @@ func (c *Conn) delivery(queue string, a *amqp.Delivery) broker.Delivery {
 			p.Extra[k] = v
 		}
 	}
-	d.Redelivered = a.Redelivered || m.requeued
+	d.Redelivered = a.Redelivered || m.requeued || m.counted
 	d.Orphaned = a.Redelivered
 	if len(a.Body) > c.maxBody {
 		d.Malformed = fmt.Errorf("its body has %d bytes, the limit is %d: %w", len(a.Body), c.maxBody, broker.ErrTooLarge)

@@ -11,8 +11,8 @@ import (
 // handed back ourselves cannot have cost a worker its life.
 type notes struct {
 	mu   sync.Mutex
-	keys map[string]struct{}
-	ring []string // the oldest is forgotten first
+	keys map[string]bool // whether the losses of this copy were told
+	ring []string        // the oldest is forgotten first
 	next int
 }
 
@@ -23,22 +23,22 @@ func noteKey(queue string, m *amqp.Delivery) string {
 	return queue + "\x00" + m.CorrelationId + "\x00" + m.MessageId + "\x00" + id
 }
 
-func (n *notes) put(key string) {
+func (n *notes) put(key string, told bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.keys == nil {
-		n.keys, n.ring = map[string]struct{}{}, make([]string, maxNotes)
+		n.keys, n.ring = map[string]bool{}, make([]string, maxNotes)
 	}
 	delete(n.keys, n.ring[n.next])
-	n.keys[key], n.ring[n.next] = struct{}{}, key
+	n.keys[key], n.ring[n.next] = told, key
 	n.next = (n.next + 1) % maxNotes
 }
 
 // take reports whether there is a note, and drops it.
-func (n *notes) take(key string) bool {
+func (n *notes) take(key string) (noted, told bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	_, ok := n.keys[key]
+	told, noted = n.keys[key]
 	delete(n.keys, key)
-	return ok
+	return noted, told
 }

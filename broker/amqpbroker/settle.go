@@ -85,19 +85,26 @@ func (cl *claim) held() error {
 	return nil
 }
 
-// move is the message that takes the claimed one's place.
-func (cs *Consumer) move(ctx context.Context, cl *claim, s *broker.Settlement) (*outgoing, error) {
-	c, queue := cs.conn, cl.lane.queue.Name
-	own := marksOf(cl.msg.Headers)
-	m := marks{losses: own.losses}
+// kept are the marks that a claimed message keeps when it is sent again: where it
+// was sent to first, and its losses.
+func (cl *claim) kept(own marks) marks {
+	m := marks{losses: own.losses, counted: own.counted}
 	d := broker.Delivery{Exchange: cl.msg.Exchange, RoutingKey: cl.msg.RoutingKey}
 	undelay(&d)
 	if own.exchange != "" || own.routingKey != "" {
 		d.Exchange, d.RoutingKey = own.exchange, own.routingKey
 	}
-	if d.Exchange != "" || d.RoutingKey != queue {
+	if d.Exchange != "" || d.RoutingKey != cl.lane.queue.Name {
 		m.exchange, m.routingKey = d.Exchange, d.RoutingKey
 	}
+	return m
+}
+
+// move is the message that takes the claimed one's place.
+func (cs *Consumer) move(ctx context.Context, cl *claim, s *broker.Settlement) (*outgoing, error) {
+	c, queue := cs.conn, cl.lane.queue.Name
+	own := marksOf(cl.msg.Headers)
+	m := cl.kept(own)
 	switch s.Action {
 	case broker.Requeue:
 		m.requeued, m.expiration = true, own.expiration

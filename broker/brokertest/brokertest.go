@@ -52,7 +52,7 @@ const (
 	PeekDelayed Ability = "peek delayed" // broker.DelayPeeker
 	Dead        Ability = "dead letter"  // Features.DeadLetter and broker.DeadLetterer
 	Leases      Ability = "leases"       // broker.LeaseRenewer, on the consumer
-	Losses      Ability = "losses"       // broker.LossCounter, on the consumer
+	Losses      Ability = "losses"       // broker.LossCounter or broker.LossMarker, on the consumer
 	Atomic      Ability = "atomic"       // broker.AtomicFinisher, on the consumer
 	Identity    Ability = "identity"     // broker.StoreIdentity
 	Killable    Ability = "kill"         // Harness.Kill
@@ -149,7 +149,7 @@ func probe(t *testing.T, h *Harness) (has []Ability) {
 	add(Pause, is[broker.Pauser](w.conn))
 	add(Dead, f.DeadLetter && is[broker.DeadLetterer](w.conn))
 	add(Leases, is[broker.LeaseRenewer](cs))
-	add(Losses, is[broker.LossCounter](cs))
+	add(Losses, is[broker.LossCounter](cs) || is[broker.LossMarker](cs))
 	add(Atomic, is[broker.AtomicFinisher](cs))
 	add(Identity, is[broker.StoreIdentity](w.conn))
 	add(Killable, h.Kill != nil)

@@ -26,11 +26,31 @@ func (w *world) claimAndDie(id string) (broker.Consumer, *broker.Delivery) {
 	return cs, d
 }
 
-// count asks for the losses of a delivery.
+// count asks for the losses of a delivery. Where the count travels in a copy, d is
+// the copy afterwards.
 func (w *world) count(cs broker.Consumer, d *broker.Delivery) int {
 	w.Helper()
-	n, err := cs.(broker.LossCounter).CountLoss(w.ctx, d)
+	if counter, ok := cs.(broker.LossCounter); ok {
+		n, err := counter.CountLoss(w.ctx, d)
+		w.must(err)
+		return n
+	}
+	n, moved, err := cs.(broker.LossMarker).MarkLoss(w.ctx, d)
 	w.must(err)
+	if !moved {
+		w.Fatalf("losses %d of an uncounted orphan were told without a copy", n)
+	}
+	w.wantLost(cs.Settle(w.ctx, broker.Settlement{Delivery: d}))
+	again := w.expect(cs, string(d.Body))[0]
+	if !again.Orphaned || !again.Redelivered || again.Losses != n-1 {
+		w.Errorf("the copy: orphaned %v, redelivered %v, losses %d, want true, true, %d", again.Orphaned, again.Redelivered, again.Losses, n-1)
+	}
+	told, moved, err := cs.(broker.LossMarker).MarkLoss(w.ctx, again)
+	w.must(err)
+	if told != n || moved {
+		w.Errorf("the copy was counted again: got %d, moved %v, want %d, false", told, moved, n)
+	}
+	*d = *again
 	return n
 }
 

@@ -21,7 +21,11 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/lovage-go/lovage/backend/redisbackend"
+	_ "github.com/lovage-go/lovage/backend/rpcbackend"
+	_ "github.com/lovage-go/lovage/broker/amqpbroker"
 	"github.com/lovage-go/lovage/cmd/lovage/internal/demo"
+	"github.com/lovage-go/lovage/internal/testenv"
 )
 
 var update = flag.Bool("update", false, "write the golden file anew")
@@ -69,8 +73,26 @@ func small(t *testing.T) demo.Options {
 
 func TestDemoSurvivesTheKill(t *testing.T) {
 	t.Parallel()
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		survives(t, "", "")
+	})
+	t.Run("RabbitMQ", func(t *testing.T) {
+		t.Parallel()
+		survives(t, testenv.RabbitMQ(t).Vhost(t), "rpc://")
+	})
+	t.Run("RabbitMQAndRedis", func(t *testing.T) {
+		t.Parallel()
+		redis := testenv.Redis(t)
+		survives(t, testenv.RabbitMQ(t).Vhost(t), redis.URL(redis.DB(t)))
+	})
+}
+
+// survives runs a demo on stores and looks at its report.
+func survives(t *testing.T, broker, backend string) {
+	t.Helper()
 	opts := small(t)
-	opts.JSON = true
+	opts.JSON, opts.Broker, opts.Backend = true, broker, backend
 	var stdout, stderr bytes.Buffer
 	if err := demo.Run(t.Context(), opts, &stdout, &stderr); err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
