@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"flag"
@@ -27,6 +28,7 @@ var update = flag.Bool("update", false, "rewrite the files in testdata")
 type shell struct {
 	t     *testing.T
 	url   string
+	back  string // of results; default: url
 	env   []string
 	stdin string
 	setup func(*lovage.App)
@@ -44,7 +46,7 @@ func add(_ context.Context, in addArgs) (int, error) { return in.X + in.Y, nil }
 
 // app is a new App on the shell's store: each command is a process of its own.
 func (s *shell) app() *lovage.App {
-	app := lovage.New("proj", lovage.Config{BrokerURL: s.url, ResultBackend: s.url})
+	app := lovage.New("proj", lovage.Config{BrokerURL: s.url, ResultBackend: cmp.Or(s.back, s.url)})
 	lovage.Func(app, "proj.add", add)
 	if s.setup != nil {
 		s.setup(app)

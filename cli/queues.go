@@ -18,7 +18,7 @@ func (s *session) queuesCommand() *cobra.Command {
 		Use:   "queues [NAME]...",
 		Short: "Count the messages of the queues.",
 		Long: "Count the messages of the queues that the broker has, or of those named: ready to be taken, claimed by workers, " +
-			"waiting for their time, and dead.",
+			"waiting for their time, and dead. RabbitMQ does not list its queues: there they are those of the configuration and of dead letters.",
 		RunE: func(cmd *cobra.Command, names []string) error { return s.queues(cmd.Context(), names, asJSON) },
 	}
 	group{cmd.Flags(), "Output Options"}.json(&asJSON)
@@ -31,6 +31,9 @@ func (s *session) queues(ctx context.Context, names []string, asJSON bool) error
 		return err
 	}
 	lengths, err := l.Lengths(ctx, names...)
+	if err == nil && len(names) == 0 {
+		lengths, err = s.ofConfiguration(ctx, l, lengths)
+	}
 	if err != nil {
 		return fmt.Errorf("count the queues: %w", err)
 	}
@@ -57,6 +60,18 @@ func (s *session) queues(ctx context.Context, names []string, asJSON bool) error
 		rows = append(rows, []string{oneLine(name), count(n.Ready), count(n.Claimed), count(n.Delayed), count(n.Dead)})
 	}
 	return s.table(rows)
+}
+
+// ofConfiguration adds the queues of the configuration to what a broker tells that
+// cannot list its queues, as RabbitMQ; others have named them all.
+func (s *session) ofConfiguration(ctx context.Context, l broker.Lengther, known map[string]broker.Length) (map[string]broker.Length, error) {
+	own, err := l.Lengths(ctx, s.queueNames()...)
+	for name, n := range own {
+		if n.Claimed == broker.Unknown {
+			known[name] = n
+		}
+	}
+	return known, err
 }
 
 // count is a number of messages, or a dash where the broker does not tell.

@@ -51,7 +51,7 @@
 //
 // Look at waiting messages without taking them (Peeker); pause a queue for all
 // (Pauser); count what is claimed or delayed, and list all queues (Lengths has
-// [broker.Unknown], and with no names the queues of this connection); purge what is delayed; tell priority 0
+// [broker.Unknown], and with no names the queues of this connection and of dead letters); purge what is delayed; tell priority 0
 // from none. A message whose expiration property has passed is dropped by
 // RabbitMQ itself. Quorum queues put what is handed back at the end, and know no
 // priorities before RabbitMQ 4. Numbers in headers travel as numbers: 2.50

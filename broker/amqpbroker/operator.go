@@ -3,6 +3,8 @@ package amqpbroker
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/lovage-go/lovage/broker"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -36,7 +38,7 @@ func (c *Conn) Purge(ctx context.Context, queue string) (n int, err error) {
 // Lengths counts what AMQP tells: messages that are ready, and dead letters while
 // there are not too many to look at. What is claimed or delayed is
 // [broker.Unknown]. With no names it counts the queues that this connection has
-// declared or consumes.
+// declared or consumes, and those of dead letters.
 func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker.Length, error) {
 	if err := c.alive(); err != nil {
 		return nil, err
@@ -47,18 +49,12 @@ func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker
 	if err != nil {
 		return nil, err
 	}
-	if len(queues) == 0 {
-		c.mu.Lock()
-		for name := range c.queues {
-			if name != c.opt.dead {
-				queues = append(queues, name)
-			}
-		}
-		c.mu.Unlock()
-	}
 	dead, err := c.countDead(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if len(queues) == 0 {
+		queues = c.heardOf(dead)
 	}
 	out := make(map[string]broker.Length, len(queues))
 	for _, name := range queues {
@@ -77,6 +73,21 @@ func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker
 		out[name] = l
 	}
 	return out, nil
+}
+
+// heardOf are the queues of this connection and of dead letters.
+func (c *Conn) heardOf(dead map[string]int) []string {
+	names := maps.Clone(dead)
+	if names == nil {
+		names = map[string]int{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name := range c.queues {
+		names[name] = 0
+	}
+	delete(names, c.opt.dead)
+	return slices.Sorted(maps.Keys(names))
 }
 
 // countDead counts dead letters by queue; nil: there are too many.
