@@ -75,5 +75,6 @@ func (d *document) chordPart() (p ChordPart, err error) {
 
 // OnceHeader marks a copy of a message of which others may have been sent with
 // the same id: only the copy that claims the id first runs. Its value, a string,
-// is the copy's own.
+// is the copy's own. A part of it that ends with a slash belongs to the claimed id:
+// it parts copies of one sending from a later one, such as a retry.
 const OnceHeader = "lovage_once"

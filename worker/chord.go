@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/lovage-go/lovage"
@@ -82,9 +83,12 @@ func (j *job) first() (bool, error) {
 	if err := json.Unmarshal(raw, &mark); err != nil {
 		return true, nil // nobody of ours wrote it
 	}
-	first := true
+	first, id := true, j.r.ID
+	if sending, _, ok := strings.Cut(mark, "/"); ok {
+		id += "/" + sending
+	}
 	err := j.w.patiently(j, func(ctx context.Context) (err error) {
-		first, err = claimer.ClaimOnce(ctx, j.r.ID, mark, onceFor)
+		first, err = claimer.ClaimOnce(ctx, id, mark, onceFor)
 		return err
 	})
 	return first || err != nil, err

@@ -284,6 +284,9 @@ func (cs *Consumer) take(limit int) (out []*claim) {
 func (cs *Consumer) deliveries(claims []*claim) []broker.Delivery {
 	ds := make([]broker.Delivery, len(claims))
 	for i, cl := range claims {
+		if cl.msg.Redelivered {
+			markOnce(&cl.msg)
+		}
 		ds[i] = cs.conn.delivery(cl.lane.queue.Name, &cl.msg)
 		ds[i].Orphaned = cl.died()
 		if cl.fresh() {

@@ -38,7 +38,8 @@
 // Messages that are not due wait in Celery's delay queues, celery_delayed_27 to
 // celery_delayed_0, whatever the type of the target. Ten more, lovage_delayed_9 to
 // 0, do for less than a second; longer delays end on a whole second, up to one
-// late. Each queue is bound to celery_delayed_delivery by its name and keys.
+// late. A message that is parked is marked by [protocol.OnceHeader], in case a crash
+// leaves the original as well. Each queue is bound to celery_delayed_delivery by its name and keys.
 //
 // # Dead letters
 //

@@ -110,6 +110,7 @@ func (cs *Consumer) move(ctx context.Context, cl *claim, s *broker.Settlement) (
 		m.requeued, m.expiration = true, own.expiration
 		return &outgoing{key: queue, mandatory: true, msg: again(&cl.msg, m)}, nil
 	case broker.Park:
+		markOnce(&cl.msg)
 		o := &outgoing{key: queue, mandatory: true, msg: again(&cl.msg, m)}
 		if own.expiration != "" {
 			o.msg.Expiration = own.expiration

@@ -39,6 +39,7 @@ const (
 	queueDeclare    = "50.10"
 	queueBind       = "50.20"
 	basicQos        = "60.10"
+	basicAck        = "60.80"
 )
 
 // tap is a TCP proxy that keeps the methods clients send.
@@ -47,6 +48,7 @@ type tap struct {
 
 	mu      sync.Mutex
 	methods []method
+	drop    string // a method that does not reach the server
 }
 
 func newTap(t *testing.T, target string) *tap {
@@ -69,15 +71,15 @@ func newTap(t *testing.T, target string) *tap {
 				continue
 			}
 			wg.Go(func() { io.Copy(c, s); c.Close() })
-			wg.Go(func() { tp.read(io.TeeReader(c, s)); s.Close() })
+			wg.Go(func() { tp.pass(c, s); s.Close() })
 		}
 	})
 	t.Cleanup(func() { l.Close(); wg.Wait() })
 	return tp
 }
 
-func (tp *tap) read(r io.Reader) {
-	if _, err := io.CopyN(io.Discard, r, 8); err != nil { // the protocol header
+func (tp *tap) pass(r io.Reader, w io.Writer) {
+	if _, err := io.CopyN(w, r, 8); err != nil { // the protocol header
 		return
 	}
 	var head [7]byte
@@ -89,12 +91,21 @@ func (tp *tap) read(r io.Reader) {
 		if _, err := io.ReadFull(r, payload); err != nil {
 			return
 		}
-		if head[0] == 1 {
-			tp.mu.Lock()
-			tp.methods = append(tp.methods, method{binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:]), payload[4 : len(payload)-1]})
-			tp.mu.Unlock()
+		if head[0] == 1 && tp.keep(method{binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:]), payload[4 : len(payload)-1]}) {
+			continue
+		}
+		if _, err := w.Write(append(head[:], payload...)); err != nil {
+			return
 		}
 	}
+}
+
+// keep keeps a method and tells whether it is dropped.
+func (tp *tap) keep(m method) bool {
+	tp.mu.Lock()
+	defer tp.mu.Unlock()
+	tp.methods = append(tp.methods, m)
+	return m.name() == tp.drop
 }
 
 func (tp *tap) all() []method {
