@@ -189,6 +189,10 @@ type Config struct {
 	// ahead. As long as it is not set, and with NoLimit (Celery's 0), the
 	// look-ahead adapts to how long runs take; Celery's default is 4.
 	WorkerPrefetchMultiplier int
+	// WorkerETATaskLimit is the number of messages that a worker holds until their
+	// time, where the broker cannot park them. At the limit it claims no more.
+	// Default 10,000; NoLimit: any number, as in Celery.
+	WorkerETATaskLimit int
 	// WorkerPool is how runs are carried out: goroutine, prefork or solo. Default
 	// goroutine; Celery's is prefork.
 	WorkerPool string

@@ -142,7 +142,7 @@ var settingRows = append(storeRows[:len(storeRows):len(storeRows)], []Setting{
 	{Name: "worker_enable_prefetch_count_reduction", Type: "bool", Default: "true", Doc: "Lower prefetch after reconnect"},
 	{Name: "worker_enable_remote_control", Old: "CELERY_ENABLE_REMOTE_CONTROL", Field: "WorkerEnableRemoteControl", Type: "bool", Default: "true", Doc: "A worker obeys remote control", Since: "0.1"},
 	{Name: "worker_enable_soft_shutdown_on_idle", Field: "WorkerEnableSoftShutdownOnIdle", Type: "bool", Default: "false", Doc: "Wait worker_soft_shutdown_timeout out before a cold shutdown even when nothing runs", Since: "0.1"},
-	{Name: "worker_eta_task_limit", Type: "int", Default: "none", Doc: "Max ETA tasks in memory"},
+	{Name: "worker_eta_task_limit", Field: "WorkerETATaskLimit", Type: "int", Default: "10000", Celery: "none", Why: "what is held takes memory", Doc: "Messages that a worker holds until their time, where the broker cannot park them; at the limit it claims no more. none: any number", Since: "0.1", limit: true, least: 1},
 	{Name: "worker_executable", Type: "string", Default: "none", Doc: "Program to start (worker command)", Refused: "a Go worker starts its own program"},
 	{Name: "worker_gid", Field: "WorkerGID", Type: "string", Default: "none", Doc: "Group to run as, a name or a number (worker command, started by root)", Since: "0.1"},
 	{Name: "worker_health", Field: "WorkerHealth", Type: "string", Default: "none", Celery: "none", Why: "a probe that asks the broker takes a slow broker for a dead worker, so there is one that asks the worker alone", Doc: "Where a worker serves /livez and /readyz: host:port of the loopback, unix:/path, or public:host:port; none: nowhere", Since: "0.1", Ours: true},

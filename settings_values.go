@@ -301,6 +301,7 @@ type resolved struct {
 
 	WorkerConcurrency         int // never 0
 	WorkerPrefetchMultiplier  int
+	WorkerETATaskLimit        int // NoLimit: any number
 	WorkerPool                string
 	WorkerUnknownTask         string
 	WorkerMaxTasksPerChild    int

@@ -105,7 +105,6 @@ const (
 	maxLookAhead = 512
 	aheadWait    = time.Second // what waits longer is handed back
 	aheadWork    = 75 * time.Millisecond
-	maxHeld      = 10_000 // messages held for their time by brokers that cannot park
 	maxRevoked   = 50_000
 	revokedFor   = 3 * time.Hour
 )

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
@@ -166,31 +167,33 @@ func (w *Worker) capacity(ctx context.Context) int {
 }
 
 func (w *Worker) roomNow() int {
-	if !w.mayClaim() {
-		return 0
-	}
+	most := w.mayClaim()
 	unread := int(w.unread.Load()) // first, so that what is read meanwhile counts twice
 	size, used, waiting := w.pool.Counts()
 	waiting += unread
 	free, ahead := max(size-used, 0), w.window.size()
 	switch {
 	case waiting == 0 && free > 0:
-		return free + ahead
+		return min(free+ahead, most)
 	case waiting > ahead/2 || ahead == 0:
 		return 0
 	}
-	return ahead - waiting
+	return min(ahead-waiting, most)
 }
 
-// mayClaim is false while too many ends of runs, or messages held for their
-// time, wait already.
-func (w *Worker) mayClaim() bool {
+// mayClaim is the most that may be claimed: nothing while too many ends of runs
+// wait, and no more than may be held for its time.
+func (w *Worker) mayClaim() int {
 	if w.count.finishing.Load() >= int64(4*w.cfg.Concurrency+1000) || w.count.finishBytes.Load() >= maxFinishBytes {
-		return false
+		return 0
+	}
+	limit := w.conf.WorkerETATaskLimit
+	if limit < 0 {
+		return math.MaxInt
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.holding)+int(w.unread.Load()) < maxHeld
+	return max(limit-len(w.holding)-int(w.unread.Load()), 0)
 }
 
 const maxFinishBytes = 64 << 20

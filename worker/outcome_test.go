@@ -283,6 +283,34 @@ func TestTime(t *testing.T) {
 				x.wantState("x", lovage.Success)
 			})
 		})
+		t.Run(fmt.Sprintf("EtaTaskLimit/Park=%t", park), func(t *testing.T) {
+			t.Parallel()
+			var h *lovage.Handle[AddArgs, int]
+			s := setup{tasks: func(app *lovage.App) { h = lovage.Func(app, "t.add", add) }, conf: lovage.Config{WorkerETATaskLimit: 3}}
+			if !park {
+				s.broker = plainBroker
+			}
+			in(t, s, func(x *world) {
+				eta := time.Now().UTC().Add(time.Hour).Format("2006-01-02T15:04:05.000000+00:00")
+				for i := range 5 {
+					x.raw(fmt.Sprintf(`{"task":"t.add","id":"x%d","eta":"%s"}`, i, eta), `[[1],{},{}]`, "")
+				}
+				pause(time.Second)
+				plain := delay(x, h, AddArgs{X: 1})
+				pause(10 * time.Minute)
+				want, taken := lovage.Success, int64(5)
+				if !park { // it holds three, and takes no more
+					want, taken = "", 3
+				}
+				x.wantState(plain, want)
+				if n := x.w.Stats().Parked; n != taken {
+					t.Errorf("%d messages wait for their time with the worker, want %d", n, taken)
+				}
+				pause(time.Hour)
+				x.wantState(plain, lovage.Success)
+				x.wantState("x4", lovage.Success)
+			})
+		})
 		t.Run(fmt.Sprintf("RateLimitSpreadsRuns/Park=%t", park), func(t *testing.T) {
 			t.Parallel()
 			var h *lovage.Handle[AddArgs, int]

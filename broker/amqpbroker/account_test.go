@@ -3,7 +3,9 @@ package amqpbroker_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,10 +28,26 @@ func TestPassive(t *testing.T) {
 	if err := owner.Declare(t.Context(), broker.Named("q"), broker.Queue{Name: "lovage.dead"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := owner.Publish(t.Context(), delayedTask("q", "makes the delay queues", 2*time.Second)); err != nil {
-		t.Fatal(err)
+	narrow := server.User(t, url, "narrow", "^$", ".*", ".*")
+	for _, makes := range []struct {
+		delay time.Duration
+		want  broker.Features
+	}{
+		{2 * time.Second, broker.Features{DeadLetter: true}}, // the queues that are there are too few
+		{1 << 27 * time.Second, broker.Features{DeadLetter: true, Delay: true, Park: true}},
+	} {
+		if err := owner.Publish(t.Context(), delayedTask("q", "makes the delay queues", makes.delay)); err != nil {
+			t.Fatal(err)
+		}
+		c := open(t, narrow, map[string]any{"passive": true})
+		if f := c.Features(); f.Delay != makes.want.Delay || f.Park != makes.want.Park || f.DeadLetter != makes.want.DeadLetter {
+			t.Errorf("features after a delay of %v: got %+v, want %+v", makes.delay, f, makes.want)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
 	}
-	s := newSite(t, server.User(t, url, "narrow", "^$", ".*", ".*"), map[string]any{"passive": true})
+	s := newSite(t, narrow, map[string]any{"passive": true})
 	s.works(healed)
 	if err := s.c.Publish(t.Context(), delayedTask("q", "late", time.Second)); err != nil {
 		t.Errorf("a delayed message: %v", err)
@@ -50,9 +68,60 @@ func TestPassive(t *testing.T) {
 	if err := s.c.Publish(t.Context(), task("missing", "a")); !errors.Is(err, broker.ErrNoQueue) {
 		t.Errorf("a message for a queue that is not there: %v, want ErrNoQueue", err)
 	}
-	err = s.c.Publish(t.Context(), delayedTask("q", "too late", time.Hour))
-	if !errors.Is(err, broker.ErrNoQueue) || !strings.Contains(err.Error(), "celery_delayed_0 to 11") {
-		t.Errorf("a delay whose queues are not there: %v, want ErrNoQueue with their names", err)
+	s.logs("a delay lasts a second at least")
+}
+
+// TestPassiveHolds: where the delay queues are missing, workers hold what is
+// early, however much of it, and what is behind runs. At worker_eta_task_limit
+// nothing is claimed any more.
+func TestPassiveHolds(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	for name, c := range map[string]struct {
+		limit, early int
+		flows        bool
+	}{"OthersPass": {0, 500, true}, "AtTheLimit": {50, 60, false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := server.Vhost(t)
+			owner := open(t, url, nil)
+			defer owner.Close()
+			if err := owner.Declare(t.Context(), broker.Named("q")); err != nil {
+				t.Fatal(err)
+			}
+			var ran atomic.Int32
+			node := func() *lovage.App {
+				app := lovage.New("proj", lovage.Config{BrokerURL: server.User(t, url, name, "^$", ".*", ".*"), ResultBackend: "disabled://", TaskDefaultQueue: "q",
+					BrokerTransportOptions: map[string]any{"passive": true}, WorkerETATaskLimit: c.limit, WorkerEnableRemoteControl: new(false)}, lovage.WithLogger(slog.New(slog.DiscardHandler)))
+				lovage.Func(app, "go.add", func(context.Context, addArgs) (int, error) { return int(ran.Add(1)), nil })
+				return app
+			}
+			client := node()
+			defer client.Close(context.Background())
+			add := lovage.Remote[addArgs, int](client, "go.add")
+			for range c.early {
+				if _, err := add.Delay(t.Context(), addArgs{}, lovage.Countdown(time.Hour)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			const plain = 20
+			for range plain {
+				if _, err := add.Delay(t.Context(), addArgs{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx := limit(t, 20*time.Second)
+			w := start(t, node())
+			if c.flows {
+				until(t, ctx, "the tasks behind them have run", func() bool { return ran.Load() == plain })
+				until(t, ctx, "all that are early are held", func() bool { return w.Stats().Parked == int64(c.early) })
+				return
+			}
+			until(t, ctx, "as many are held as the limit says", func() bool { return w.Stats().Parked >= int64(c.limit) })
+			if n := ran.Load(); n != 0 {
+				t.Errorf("%d tasks behind the limit have run", n)
+			}
+		})
 	}
 }
 

@@ -47,6 +47,7 @@ type Conn struct {
 	wasCut atomic.Bool
 	dead   atomic.Bool // the queue of dead letters is there
 	notes  notes
+	lacks  lacks
 
 	press sync.Mutex // who opens the publisher; guards the next
 	pub   *publisher
@@ -62,7 +63,8 @@ type Conn struct {
 // Open connects to the server that cfg.URL names. Of the transport options it
 // heeds Celery's heartbeat (seconds, 10), connect_timeout (seconds, 10),
 // login_method (PLAIN; AMQPLAIN, EXTERNAL) and frame_max; and of its own:
-// passive (declare nothing, for accounts without the right to configure),
+// passive (declare nothing, for accounts without the right to configure, and do
+// without delays or dead letters if their queues are missing),
 // queue_type and max_priority (of queues that say none), dead_letter_queue
 // (lovage.dead), delayed_queue_type (quorum, as Celery; classic), event_queue_exclusive and
 // control_queue_exclusive (true; false declares as Celery before 5.6 did).
@@ -83,13 +85,20 @@ func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 	if _, err := c.out.get(ctx); err != nil {
 		return nil, fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), err)
 	}
+	if o.passive {
+		if err := c.lookAround(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), err), c.Close())
+		}
+	}
 	return c, nil
 }
 
 // Features: whether a queue has priorities is its own affair, see x-max-priority.
+// With the option passive, delays and dead letters are there if their queues are.
 func (c *Conn) Features() broker.Features {
 	return broker.Features{
-		Delay: true, Park: true, Priority: c.opt.priority > 0 && c.opt.queueType != "quorum", DeadLetter: true, Durable: true, Ordered: true, MaxBody: c.maxBody,
+		Delay: !c.lacks.delays, Park: !c.lacks.delays, Priority: c.opt.priority > 0 && c.opt.queueType != "quorum", DeadLetter: !c.lacks.dead,
+		Durable: true, Ordered: true, MaxBody: c.maxBody,
 	}
 }
 

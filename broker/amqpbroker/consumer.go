@@ -195,10 +195,16 @@ func (cs *Consumer) open(ctx context.Context, limit int) error {
 	}
 }
 
-// share is the window of one queue for a limit of all. The caller holds cs.mu.
+// share is the window of one queue for a limit of all. Who holds many messages
+// gets a quarter of them more, or it would need a channel for each few. The
+// caller holds cs.mu.
 func (cs *Consumer) share(limit int) int {
+	held := 0
+	for l := range cs.rest {
+		held += l.holds()
+	}
 	n := max(len(cs.queues), 1)
-	return max((min(limit, cs.window)+n-1)/n, 1)
+	return min((max(min(limit, cs.window), held/4, 1)+n-1)/n, 65535)
 }
 
 // Claim waits for the first message and returns it with what else is there. The

@@ -193,6 +193,13 @@ func (l *lane) saturated() bool {
 	return !l.ended && !l.queue.NoAck && len(l.ready) == 0 && l.unacked >= l.window
 }
 
+// holds is the number of messages that are claimed or ready.
+func (l *lane) holds() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unacked
+}
+
 // retire stops to take messages. The channel stays until the claims that came by
 // it are settled; what nobody has claimed stays in ready until it is given back.
 func (l *lane) retire(ctx context.Context) error {

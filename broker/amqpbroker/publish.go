@@ -137,7 +137,7 @@ func (c *Conn) prepare(ctx context.Context, m *broker.Message) (*outgoing, error
 		return nil, err
 	}
 	o := &outgoing{exchange: exchange, key: key, mandatory: true, msg: msg}
-	if wait := time.Until(m.NotBefore); wait > 0 {
+	if wait := time.Until(m.NotBefore); wait > 0 && !c.lacks.delays {
 		if m.Queue != "" && m.Exchange == "" {
 			if err := c.ensureQueue(ctx, m.Queue); err != nil {
 				return nil, err
@@ -164,6 +164,9 @@ func (c *Conn) ensureQueue(ctx context.Context, name string) error {
 
 // delay readdresses a message to the delay queues.
 func (c *Conn) delay(ctx context.Context, o *outgoing, wait time.Duration, m marks) error {
+	if c.lacks.fine {
+		wait = max(wait, time.Second)
+	}
 	l, level, key, err := delayAddress(wait, o.exchange, o.key)
 	if err != nil {
 		return err
