@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ type fleet struct {
 	app    *lovage.App // the client
 	python *testenv.PythonSession
 	celery *testenv.CeleryProcess
+	drops  bool // RabbitMQ drops what Python's clients send too late, and nobody is told
 }
 
 // queue names the queue that a language's workers alone consume, or all of them.
@@ -115,7 +117,7 @@ func withTasks(app *lovage.App) *lovage.App {
 // start starts the fleet; it ends with the test.
 func start(t *testing.T, u urls) *fleet {
 	t.Helper()
-	f := &fleet{app: newApp(u)}
+	f := &fleet{app: newApp(u), drops: strings.HasPrefix(u.broker, "amqp:")}
 	t.Cleanup(func() { f.app.Close(context.Background()) })
 	source := fmt.Sprintf("BROKER, RESULTS = %q, %q\n", u.broker, u.results) + project
 	started := make(chan struct{})
