@@ -63,7 +63,7 @@ func (a *App) Backend(ctx context.Context) (backend.Backend, error) {
 		}
 		brokerURL, _ := a.brokerURL() // for results as messages, which miss it if it is needed
 		return backend.Open(ctx, backend.Config{
-			URL: url, Options: a.conf.ResultBackendTransportOptions, Logger: a.log,
+			URL: url, Options: a.conf.ResultBackendTransportOptions, Logger: a.log, OpenBroker: a.openSameBroker,
 			BrokerURL: brokerURL, BrokerOptions: a.conf.BrokerTransportOptions, Expires: a.resultExpires(), Persistent: a.conf.ResultPersistent,
 		})
 	})
@@ -93,6 +93,21 @@ func (a *App) OpenBroker(ctx context.Context) (broker.Conn, error) {
 		return nil, err
 	}
 	return f.open(ctx, a.openURL)
+}
+
+// openSameBroker opens a connection to the broker that the App publishes to, for
+// results as messages.
+func (a *App) openSameBroker(ctx context.Context) (any, error) {
+	if a.openBroker != nil {
+		return a.openBroker(ctx)
+	}
+	f, err := a.brokers(false)
+	if err != nil {
+		return nil, err
+	}
+	return f.open(ctx, func(ctx context.Context, url string) (broker.Conn, error) {
+		return broker.Open(ctx, broker.Config{URL: url, Options: a.conf.BrokerTransportOptions, Logger: a.log})
+	})
 }
 
 func (a *App) openURL(ctx context.Context, url string) (broker.Conn, error) {

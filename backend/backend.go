@@ -98,8 +98,11 @@ type Config struct {
 	// For results that travel as messages.
 	BrokerURL     string
 	BrokerOptions map[string]any
-	Expires       time.Duration // result_expires; 0: the driver's default
-	Persistent    bool          // result_persistent: messages survive the server's restart
+	// OpenBroker, if it is set, opens a broker.Conn to the one of BrokerURL's that
+	// calls are sent by. This package knows no brokers.
+	OpenBroker func(context.Context) (any, error)
+	Expires    time.Duration // result_expires; 0: the driver's default
+	Persistent bool          // result_persistent: messages survive the server's restart
 }
 
 // Log returns the logger, never nil.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -41,8 +40,8 @@ const defaultExpires = 24 * time.Hour
 // Backend sends results and receives those of this process's own calls. It is
 // safe for concurrent use.
 type Backend struct {
-	conn    broker.Conn
-	queues  broker.ResultQueuer
+	cfg     backend.Config
+	several bool // there are brokers to choose from
 	log     *slog.Logger
 	mode    int // delivery mode of results
 	expires time.Duration
@@ -52,86 +51,82 @@ type Backend struct {
 
 	mu       sync.Mutex // guards what follows
 	closed   bool
+	conn     broker.Conn
 	listener broker.ResultListener // nil: no call was made yet
 	queue    string
+	lost     int64 // how often queues before this one were lost
+	seen     int64 // losses of the listener after which its broker was well
 	group    sync.WaitGroup
 }
 
-// Open connects to the broker that cfg.BrokerURL names.
+// Open connects to the broker that cfg.OpenBroker opens, else cfg.BrokerURL names.
 func Open(ctx context.Context, cfg backend.Config) (*Backend, error) {
-	if cfg.BrokerURL == "" {
+	if cfg.BrokerURL == "" && cfg.OpenBroker == nil {
 		return nil, errors.New("rpc results go by the broker: set broker_url")
 	}
-	var conn broker.Conn
-	var err error
-	for _, url := range strings.Split(cfg.BrokerURL, ";") { // the first that can be reached
-		conn, err = broker.Open(ctx, broker.Config{URL: strings.TrimSpace(url), Options: cfg.BrokerOptions, Logger: cfg.Logger})
-		if err == nil || !broker.Retryable(err) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("rpc results: %w", fault(err))
-	}
-	queues, ok := conn.(broker.ResultQueuer)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("rpc results need RabbitMQ as the broker; use a result store beside %s: %w",
-			broker.Redact(cfg.BrokerURL), backend.ErrUnsupported), conn.Close())
-	}
-	b := &Backend{conn: conn, queues: queues, log: cfg.Log(), mode: 1, expires: cmp.Or(cfg.Expires, defaultExpires), opening: make(chan struct{}, 1)}
+	b := &Backend{cfg: cfg, several: len(broker.URLs(cfg.BrokerURL)) > 1, log: cfg.Log(), mode: 1, expires: cmp.Or(cfg.Expires, defaultExpires), opening: make(chan struct{}, 1)}
 	if cfg.Persistent {
 		b.mode = 2
 	}
 	b.inbox = newInbox(b.expires)
+	conn, err := b.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.conn = conn
 	return b, nil
 }
 
 // Expect makes the reply queue of this process exist and the results of the ids
 // be kept. It gives the queue's name, for the reply_to of their messages.
 func (b *Backend) Expect(ctx context.Context, ids ...string) (replyTo string, err error) {
-	if err := b.open(ctx); err != nil {
+	if err := b.check(ctx); err != nil {
+		return "", err
+	}
+	queue, err := b.open(ctx)
+	if err != nil {
 		return "", err
 	}
 	if n := b.inbox.expect(time.Now(), ids); n > 0 {
 		b.log.Warn("results that nobody asked for are dropped: ignore the results of tasks whose results you do not want", "dropped", n)
 	}
-	return b.queue, nil
+	return queue, nil
 }
 
-func (b *Backend) open(ctx context.Context) error {
+// open makes the reply queue, if it was not made, and names it.
+func (b *Backend) open(ctx context.Context) (queue string, err error) {
 	b.mu.Lock()
-	ready, closed := b.listener != nil, b.closed
+	ready, queue, closed := b.listener != nil, b.queue, b.closed
 	b.mu.Unlock()
 	switch {
 	case closed:
-		return errClosed()
+		return "", errClosed()
 	case ready:
-		return nil
+		return queue, nil
 	}
-	select {
-	case b.opening <- struct{}{}:
-		defer func() { <-b.opening }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := b.enter(ctx); err != nil {
+		return "", err
 	}
+	defer b.leave()
 	b.mu.Lock()
-	ready = b.listener != nil
+	ready, queue = b.listener != nil, b.queue
+	conn := b.conn
 	b.mu.Unlock()
 	if ready {
-		return nil
+		return queue, nil
 	}
-	l, err := b.queues.ResultQueue(ctx, b.expires)
+	l, err := conn.(broker.ResultQueuer).ResultQueue(ctx, b.expires)
 	if err != nil {
-		return fmt.Errorf("make the reply queue: %w", fault(err))
+		return "", fmt.Errorf("make the reply queue: %w", fault(err))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return errors.Join(errClosed(), l.Close())
+		return "", errors.Join(errClosed(), l.Close())
 	}
-	b.listener, b.queue = l, l.Queue()
+	b.listener, b.queue, b.seen = l, l.Queue(), 0
 	b.group.Go(func() { b.receive(l) })
-	return nil
+	return b.queue, nil
 }
 
 // receive takes results until the listener is closed.
@@ -164,7 +159,19 @@ func (b *Backend) Store(ctx context.Context, recs ...*backend.Record) error {
 	if len(msgs) == 0 {
 		return nil
 	}
-	if err := b.conn.Publish(ctx, msgs...); err != nil {
+	b.mu.Lock()
+	conn := b.conn
+	b.mu.Unlock()
+	err := conn.Publish(ctx, msgs...)
+	if err != nil && b.several && broker.Retryable(err) {
+		if err = b.replace(ctx, conn); err == nil {
+			b.mu.Lock()
+			conn = b.conn
+			b.mu.Unlock()
+			err = conn.Publish(ctx, msgs...)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("send results: %w", fault(err))
 	}
 	return nil
@@ -182,11 +189,12 @@ func (b *Backend) Fetch(_ context.Context, ids ...string) ([]backend.Record, err
 // notice looks whether the queue was lost: no message may tell.
 func (b *Backend) notice() {
 	b.mu.Lock()
-	l := b.listener
+	l, lost := b.listener, b.lost
 	b.mu.Unlock()
 	if l != nil {
-		b.inbox.noteLost(l.Lost())
+		lost += l.Lost()
 	}
+	b.inbox.noteLost(lost)
 }
 
 // Forget drops what is kept of the ids.
@@ -230,14 +238,14 @@ func (b *Backend) Close() error {
 		return nil
 	}
 	b.closed = true
-	l := b.listener
+	l, conn := b.listener, b.conn
 	b.mu.Unlock()
 	var err error
 	if l != nil {
 		err = l.Close()
 	}
 	b.group.Wait()
-	return errors.Join(err, b.conn.Close())
+	return errors.Join(err, conn.Close())
 }
 
 func (b *Backend) alive() error {
