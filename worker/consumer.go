@@ -243,6 +243,7 @@ func (w *Worker) current(l *link) {
 	if w.ready.Swap(true) {
 		return
 	}
+	w.warnOfClaimLimit(l)
 	w.becomeReady()
 }
 

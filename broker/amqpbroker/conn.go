@@ -63,6 +63,8 @@ type Conn struct {
 // Open connects to the server that cfg.URL names. Of the transport options it
 // heeds Celery's heartbeat (seconds, 10), connect_timeout (seconds, 10),
 // login_method (PLAIN; AMQPLAIN, EXTERNAL) and frame_max; and of its own:
+// consumer_timeout (seconds, 1800, what rabbitmq.conf says in milliseconds; 0 for
+// none; workers warn of tasks that may run for longer),
 // passive (declare nothing, for accounts without the right to configure, and do
 // without delays or dead letters if their queues are missing),
 // queue_type and max_priority (of queues that say none), dead_letter_queue
@@ -98,7 +100,7 @@ func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 func (c *Conn) Features() broker.Features {
 	return broker.Features{
 		Delay: !c.lacks.delays, Park: !c.lacks.delays, Priority: c.opt.priority > 0 && c.opt.queueType != "quorum", DeadLetter: !c.lacks.dead,
-		Durable: true, Ordered: true, MaxBody: c.maxBody,
+		Durable: true, Ordered: true, MaxBody: c.maxBody, ClaimLimit: c.opt.claims,
 	}
 }
 

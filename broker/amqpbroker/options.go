@@ -14,6 +14,8 @@ type options struct {
 	frameMax  int
 	login     string // PLAIN, AMQPLAIN, EXTERNAL
 
+	claims time.Duration // the server's consumer_timeout; 0: it has none
+
 	passive   bool   // declare nothing, look whether it is there
 	queueType string // of queues that do not say
 	priority  int    // x-max-priority of queues that do not say
@@ -31,6 +33,8 @@ func readOptions(raw map[string]any) (o options, err error) {
 		timeout:   r.seconds("connect_timeout", 10*time.Second),
 		frameMax:  r.whole("frame_max", 0),
 		login:     r.text("login_method", ""),
+
+		claims: r.seconds("consumer_timeout", 30*time.Minute),
 
 		passive:   r.flag("passive", false),
 		queueType: r.text("queue_type", ""),
