@@ -69,6 +69,7 @@ type Worker struct {
 	strays     strays
 	asking     context.Context // of questions to other workers; set by Run
 	suspects   suspects
+	alive      alive
 	events     *events.Dispatcher // nil: no events
 	commands   *control.Registry  // nil: no remote control
 	count      counters

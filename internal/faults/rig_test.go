@@ -43,6 +43,7 @@ type stores struct {
 	direct  lovage.Config // for clients, who are not what is tested
 	broker  *testenv.Proxy
 	results *testenv.Proxy // the same one where broker and results share a server
+	resends bool           // a run whose ack is lost has sent its callbacks, and the next one sends them again
 }
 
 // fault is done to a rig. It returns when the server is well again.
@@ -341,7 +342,7 @@ func (r *rig) settled(f fault) {
 	for {
 		ls, err := conn.(broker.Lengther).Lengths(ctx, "q")
 		s := r.w.Stats()
-		if err == nil && ls["q"] == (broker.Length{}) && s.SlotsUsed == 0 && s.Active == 0 && s.Finishing == 0 && s.Reserved == 0 {
+		if n := ls["q"]; err == nil && n.Ready == 0 && n.Claimed <= 0 && n.Delayed <= 0 && n.Dead == 0 && s.SlotsUsed == 0 && s.Active == 0 && s.Finishing == 0 && s.Reserved == 0 {
 			break
 		}
 		select {
@@ -364,7 +365,7 @@ func (r *rig) settled(f fault) {
 	}
 	callbacks := 0
 	for id, calls := range l.linked {
-		if len(calls) > 1 {
+		if len(calls) > 1 && !r.resends {
 			r.Errorf("the callback of %s was sent %d times, want once", id, len(calls))
 		}
 		for _, n := range calls {
