@@ -120,7 +120,8 @@ type LossCounter interface {
 // changed in its place. It is asked, like a [LossCounter], just before an Orphaned
 // message runs again, and only if the result store does not count. When the
 // message was moved, a copy with the count waits in its queue and the claim has
-// ended; the copy comes Orphaned, and MarkLoss of it then tells the count.
+// ended; the copy comes Orphaned, and MarkLoss of it then tells the count, once:
+// the next call counts a loss more.
 type LossMarker interface {
 	MarkLoss(ctx context.Context, d *Delivery) (losses int, moved bool, err error)
 }

@@ -166,6 +166,10 @@ func (j *job) died(err error) lovage.Outcome {
 		}
 		limit := j.s.set.MaxWorkerLosses
 		switch {
+		case errors.Is(err, errSentAgain): // whoever takes the copy looks at the cap
+			w.count.losses.Add(1)
+			w.log.Warn("Task "+j.id()+" is sent again: its process died", "task", j.r.Task, "id", j.r.ID, "losses", n, "limit", limit)
+			return lovage.Outcome{}
 		case gone(err), errors.Is(err, lovage.ErrShutdown):
 			return lovage.Outcome{Fenced: err}
 		case err != nil:

@@ -24,7 +24,8 @@ func (cl *claim) fresh() bool {
 // MarkLoss sends the message again with one loss more, under confirm, and acks it
 // then; a crash in between leaves both. The copy goes to the end of the queue. A
 // copy that comes for the first time, or that this connection has handed back,
-// was counted when it was made: its count is told.
+// was counted when it was made: its count is told, once. To ask again is to tell
+// of another loss, such as a child process.
 func (cs *Consumer) MarkLoss(ctx context.Context, d *broker.Delivery) (losses int, moved bool, err error) {
 	cl, ok := d.Claim.(*claim)
 	if !ok || cl.lane.cs != cs {
@@ -34,10 +35,11 @@ func (cs *Consumer) MarkLoss(ctx context.Context, d *broker.Delivery) (losses in
 		return 0, false, err
 	}
 	own := marksOf(cl.msg.Headers)
-	if own.counted && !cl.died() {
-		cl.lane.mu.Lock()
-		cl.told = true
-		cl.lane.mu.Unlock()
+	cl.lane.mu.Lock()
+	fresh := cl.fresh()
+	cl.told = cl.told || fresh
+	cl.lane.mu.Unlock()
+	if fresh {
 		return own.losses, false, nil
 	}
 	ctx, cancel := cs.conn.bound(ctx)

@@ -156,6 +156,21 @@ var lossCases = []testCase{
 		cs := w.leased(w.conn, w.h.Lease, "q")
 		w.ack(cs, w.expect(cs, "a")...)
 	}},
+	{"Loss/OfACopyThatWasTold", []Ability{Killable, Losses}, func(w *world) {
+		w.orphan("a")
+		cs := w.leased(w.conn, w.h.Lease, "q")
+		d := w.expect(cs, "a")[0]
+		w.count(cs, d)
+		if marker, ok := cs.(broker.LossMarker); ok { // others count a delivery once
+			n, moved, err := marker.MarkLoss(w.ctx, d)
+			w.must(err)
+			if n != 2 || !moved {
+				w.Errorf("a second loss: got %d, moved %v, want 2, true", n, moved)
+			}
+			d = w.expect(cs, "a")[0]
+		}
+		w.ack(cs, d)
+	}},
 	{"Loss/ForgottenByRequeueDead", []Ability{Killable, Losses, Dead}, func(w *world) {
 		w.orphan("a")
 		cs := w.leased(w.conn, w.h.Lease, "q")
