@@ -21,13 +21,14 @@ func (w *Worker) survived(l *link) {
 	w.alive.mu.Lock()
 	defer w.alive.mu.Unlock()
 	for _, j := range w.snapshot() {
-		if j.link != l || j.r == nil || j.settled.Load() {
+		id := j.d.Properties.CorrelationID // the message may still be read by another goroutine
+		if j.link != l || id == "" || j.settled.Load() {
 			continue
 		}
 		if w.alive.ids == nil || len(w.alive.ids) >= maxAlive { // others have most of them
 			w.alive.ids = map[string]struct{}{}
 		}
-		w.alive.ids[j.r.ID] = struct{}{}
+		w.alive.ids[id] = struct{}{}
 	}
 }
 
