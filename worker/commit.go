@@ -16,6 +16,7 @@ import (
 
 const (
 	maxBatch      = 512
+	besideBatch   = 200 // of commits side by side: short ones, between which claims get through
 	sideBatch     = 100 // worth a commit beside another
 	commitTimeout = 30 * time.Second
 	firstBackoff  = 50 * time.Millisecond
@@ -32,6 +33,7 @@ type committer struct {
 	many  chan struct{} // sideBatch wait; nil: one loop
 	turn  progress      // of the loop, and of what waits
 	side  progress      // of the second loop
+	most  int           // finishes of one commit
 	stuck atomic.Int64  // since when the store takes nothing; 0: it does
 
 	mu      sync.Mutex // guards what follows
@@ -43,9 +45,9 @@ type committer struct {
 }
 
 func newCommitter(l *link) *committer {
-	c := &committer{link: l, wake: make(chan struct{}, 1)}
+	c := &committer{link: l, wake: make(chan struct{}, 1), most: maxBatch}
 	if l.features.Parallel && l.oneStore && l.finisher != nil {
-		c.many = make(chan struct{}, 1)
+		c.many, c.most = make(chan struct{}, 1), besideBatch
 	}
 	return c
 }
@@ -144,7 +146,7 @@ func (c *committer) run(wake <-chan struct{}, turn *progress, least int) {
 		batch := append(kept, c.take(turn, least)...)
 		kept = nil
 		for len(batch) > 0 {
-			n := min(len(batch), maxBatch)
+			n := min(len(batch), c.most)
 			turn.work()
 			again, err := c.commit(ctx, batch[:n])
 			batch = batch[n:]

@@ -40,7 +40,7 @@ type Config struct {
 	// ExcludeQueues are left out of the default ones.
 	ExcludeQueues []string
 	// LookAhead is the most messages that are claimed before a slot is free.
-	// 0 adapts to the run times, up to 512, or to worker_prefetch_multiplier
+	// 0 adapts to the run times, up to 400, or to worker_prefetch_multiplier
 	// times the concurrency if that is set; negative claims nothing ahead.
 	LookAhead int
 	// TimeLimit and SoftTimeLimit are for tasks that have none of their own.
@@ -102,7 +102,7 @@ type Info struct {
 const (
 	claimWait    = 5 * time.Second // a claim that finds nothing is a round trip too
 	firstClaim   = 100 * time.Millisecond
-	maxLookAhead = 512
+	maxLookAhead = 400
 	aheadWait    = time.Second // what waits longer is handed back
 	aheadWork    = 75 * time.Millisecond
 	maxRevoked   = 50_000

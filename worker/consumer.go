@@ -137,8 +137,9 @@ func (w *Worker) serve(ctx context.Context, l *link, healthy func()) error {
 
 // capacity waits until there is room and returns how many messages may be
 // claimed; 0 when ctx has ended. Slots come first: what is claimed beyond them
-// is the look-ahead, and it is filled up when half of it is used. What is claimed and
-// not read yet waits like what has no slot.
+// is the look-ahead. It is filled up when an eighth of it is used: claims that are
+// small and often leave no gap in which worker and server wait for one another.
+// What is claimed and not read yet waits like what has no slot.
 func (w *Worker) capacity(ctx context.Context) int {
 	for ctx.Err() == nil {
 		if d := w.strays.wait(); d > 0 {
@@ -175,7 +176,7 @@ func (w *Worker) roomNow() int {
 	switch {
 	case waiting == 0 && free > 0:
 		return min(free+ahead, most)
-	case waiting > ahead/2 || ahead == 0:
+	case waiting > ahead*7/8 || ahead == 0:
 		return 0
 	}
 	return min(ahead-waiting, most)
