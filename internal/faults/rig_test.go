@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -169,8 +170,10 @@ func (r *rig) start() {
 			if err != nil {
 				r.Errorf("worker: %v", err)
 			}
-		case <-time.After(30 * time.Second):
-			r.Errorf("the worker does not stop; log:\n%s", r.tail())
+		case <-time.After(90 * time.Second): // an end that the store has not answered is waited for, 30 s, and then the grace
+			var stacks bytes.Buffer
+			_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
+			r.Errorf("the worker does not stop; log:\n%s\n%s", r.tail(), &stacks)
 			return
 		}
 		if err := app.Close(context.Background()); err != nil {
