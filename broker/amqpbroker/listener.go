@@ -8,11 +8,9 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/earshot"
 	amqp "github.com/rabbitmq/amqp091-go"
 )
-
-// earshot is how many broadcasts a listener keeps before it loses the oldest.
-const earshot = 10_000
 
 // listener receives from a queue of its own and keeps what came until Next takes
 // it. After a lost connection it makes its queue again.
@@ -20,17 +18,14 @@ type listener struct {
 	conn  *Conn
 	queue broker.Queue
 	done  chan struct{} // closed by Close
-	bell  chan struct{}
 	turn  chan struct{}
 	ended chan struct{} // closed when the pump is gone
+	heard *earshot.Buffer[amqp.Delivery]
 
 	mu     sync.Mutex // guards what follows
 	closed bool
 	s      *session
 	ch     *amqp.Channel
-	buf    []amqp.Delivery // begins at first
-	first  int
-	missed int64
 	lost   int64
 }
 
@@ -40,7 +35,7 @@ func (c *Conn) listen(ctx context.Context, q broker.Queue) (*listener, error) {
 	}
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
-	l := &listener{conn: c, queue: q, done: make(chan struct{}), bell: make(chan struct{}, 1), turn: make(chan struct{}, 1), ended: make(chan struct{})}
+	l := &listener{conn: c, queue: q, done: make(chan struct{}), turn: make(chan struct{}, 1), ended: make(chan struct{}), heard: earshot.New[amqp.Delivery]()}
 	messages, err := l.open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("listen to %q: %w", q.Exchange.Name, fault(ctx, err))
@@ -110,7 +105,7 @@ func (l *listener) pump(messages <-chan amqp.Delivery) {
 	wait, there := mendPause, true
 	for {
 		for m := range messages {
-			l.put(m)
+			l.heard.Put(m)
 		}
 		if l.isClosed() {
 			return
@@ -150,38 +145,6 @@ func (l *listener) isClosed() bool {
 	return l.closed || l.conn.closed.Load()
 }
 
-func (l *listener) put(m amqp.Delivery) {
-	l.mu.Lock()
-	if len(l.buf)-l.first >= earshot {
-		l.buf[l.first] = amqp.Delivery{}
-		l.first++
-		l.missed++
-	}
-	if l.first > earshot {
-		l.buf = append(l.buf[:0], l.buf[l.first:]...)
-		l.first = 0
-	}
-	l.buf = append(l.buf, m)
-	l.mu.Unlock()
-	select {
-	case l.bell <- struct{}{}:
-	default:
-	}
-}
-
-func (l *listener) take() (m amqp.Delivery, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.first == len(l.buf) {
-		l.buf, l.first = l.buf[:0], 0
-		return m, false
-	}
-	m = l.buf[l.first]
-	l.buf[l.first] = amqp.Delivery{}
-	l.first++
-	return m, true
-}
-
 // Next waits for the next message.
 func (l *listener) Next(ctx context.Context) (broker.Delivery, error) {
 	select {
@@ -198,11 +161,11 @@ func (l *listener) Next(ctx context.Context) (broker.Delivery, error) {
 			return broker.Delivery{}, l.errClosed()
 		default:
 		}
-		if m, ok := l.take(); ok {
+		if m, ok := l.heard.Take(); ok {
 			return l.conn.delivery(l.queue.Name, &m), nil
 		}
 		select {
-		case <-l.bell:
+		case <-l.heard.Bell():
 		case <-l.done:
 			return broker.Delivery{}, l.errClosed()
 		case <-ctx.Done():
@@ -213,11 +176,7 @@ func (l *listener) Next(ctx context.Context) (broker.Delivery, error) {
 
 // Missed counts what was lost because the listener did not keep up. What is
 // broadcast while the connection is away is not known, and not counted.
-func (l *listener) Missed() int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.missed
-}
+func (l *listener) Missed() int64 { return l.heard.Missed() }
 
 // Queue is the name of the queue.
 func (l *listener) Queue() string { return l.queue.Name }

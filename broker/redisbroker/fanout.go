@@ -7,11 +7,9 @@ import (
 	"sync"
 
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/earshot"
 	"github.com/redis/rueidis"
 )
-
-// earshot is how many broadcasts a listener keeps before it loses the oldest.
-const earshot = 10_000
 
 // Broadcast publishes messages on the exchange's channels, as kombu does.
 func (c *Conn) Broadcast(ctx context.Context, exchange string, msgs ...*broker.Message) error {
@@ -54,7 +52,7 @@ func (c *Conn) listen(ctx context.Context, exchange, pattern string) (*listener,
 		return nil, err
 	}
 	l := &listener{conn: c, exchange: exchange, pattern: pattern, globs: c.globs(exchange, pattern),
-		done: make(chan struct{}), ring: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+		done: make(chan struct{}), turn: make(chan struct{}, 1), heard: earshot.New[string]()}
 	c.mu.Lock()
 	for _, g := range l.globs {
 		if c.listeners[g] == nil {
@@ -114,7 +112,7 @@ func (c *Conn) heard(glob, _, payload string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for l := range c.listeners[glob] {
-		l.put(payload)
+		l.heard.Put(payload)
 	}
 }
 
@@ -134,45 +132,11 @@ type listener struct {
 	conn              *Conn
 	exchange, pattern string
 	globs             []string
-	done, ring, turn  chan struct{}
+	done, turn        chan struct{}
+	heard             *earshot.Buffer[string]
 
-	mu     sync.Mutex
-	ended  bool
-	buf    []string // a ring that begins at first
-	first  int
-	missed int64
-}
-
-func (l *listener) put(payload string) {
-	l.mu.Lock()
-	if len(l.buf)-l.first >= earshot {
-		l.buf[l.first] = ""
-		l.first++
-		l.missed++
-	}
-	if l.first > earshot {
-		l.buf = append(l.buf[:0], l.buf[l.first:]...)
-		l.first = 0
-	}
-	l.buf = append(l.buf, payload)
-	l.mu.Unlock()
-	select {
-	case l.ring <- struct{}{}:
-	default:
-	}
-}
-
-func (l *listener) take() (payload string, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.first == len(l.buf) {
-		l.buf, l.first = l.buf[:0], 0
-		return "", false
-	}
-	payload = l.buf[l.first]
-	l.buf[l.first] = ""
-	l.first++
-	return payload, true
+	mu    sync.Mutex
+	ended bool
 }
 
 // next waits for what was published. What is empty only asks who listens.
@@ -183,13 +147,13 @@ func (l *listener) next(ctx context.Context) (payload string, err error) {
 			return "", l.errClosed()
 		default:
 		}
-		for payload, ok := l.take(); ok; payload, ok = l.take() {
+		for payload, ok := l.heard.Take(); ok; payload, ok = l.heard.Take() {
 			if payload != "" {
 				return payload, nil
 			}
 		}
 		select {
-		case <-l.ring:
+		case <-l.heard.Bell():
 		case <-l.done:
 			return "", l.errClosed()
 		case <-ctx.Done():
@@ -224,11 +188,7 @@ func (l *listener) Next(ctx context.Context) (broker.Delivery, error) {
 
 // Missed counts what was lost because the listener did not keep up. What is
 // broadcast while the connection is away is not known, and not counted.
-func (l *listener) Missed() int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.missed
-}
+func (l *listener) Missed() int64 { return l.heard.Missed() }
 
 // Close ends the subscription. Closing twice is no error.
 func (l *listener) Close() error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/earshot"
 	"github.com/redis/rueidis"
 )
 
@@ -76,7 +77,7 @@ func (t *tap) run() {
 			heard = append(heard, first)
 		}
 		for len(heard) < tapBatch || err != nil {
-			payload, ok := t.from.take()
+			payload, ok := t.from.heard.Take()
 			if !ok {
 				break
 			}
@@ -89,7 +90,7 @@ func (t *tap) run() {
 		}
 		if n := t.from.Missed(); n > t.missed {
 			t.conn.log.Error("messages of a fanout exchange are lost: more were published than could be put into queues",
-				"exchange", t.exchange, "lost", n-t.missed, "most", earshot)
+				"exchange", t.exchange, "lost", n-t.missed, "most", earshot.Most)
 			t.missed = n
 		}
 	}
