@@ -9,7 +9,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,36 +25,13 @@ type RedisCluster struct {
 	stores   atomic.Int64
 }
 
-// cluster is the one of the test binary, as shared is its server.
-var cluster struct {
-	sync.Mutex
-	running *RedisCluster
-	users   int
-}
+var sharedCluster shared[*RedisCluster]
 
 // Cluster gives the cluster that the tests of one binary share, without
 // replicas; each takes a key prefix of its own by [RedisCluster.Prefix].
 func Cluster(t testing.TB) *RedisCluster {
 	t.Helper()
-	cluster.Lock()
-	defer cluster.Unlock()
-	if cluster.running == nil {
-		c, err := startCluster(t, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cluster.running = c
-	}
-	cluster.users++
-	t.Cleanup(func() {
-		cluster.Lock()
-		defer cluster.Unlock()
-		if cluster.users--; cluster.users == 0 {
-			cluster.running.kill()
-			cluster.running = nil
-		}
-	})
-	return cluster.running
+	return sharedCluster.use(t, func() (*RedisCluster, error) { return startCluster(t, false) }, (*RedisCluster).kill)
 }
 
 // PrivateCluster starts a cluster for one test, each master with a replica.

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,35 +39,13 @@ type RabbitServer struct {
 	vhosts atomic.Int64
 }
 
-var sharedRabbit struct {
-	sync.Mutex
-	server *RabbitServer
-	users  int
-}
+var sharedRabbit shared[*RabbitServer]
 
 // RabbitMQ gives the node that the tests of one binary share; each takes
 // virtual hosts of its own by [RabbitServer.Vhost]. It starts in some seconds.
 func RabbitMQ(t testing.TB) *RabbitServer {
 	t.Helper()
-	sharedRabbit.Lock()
-	defer sharedRabbit.Unlock()
-	if sharedRabbit.server == nil {
-		s, err := startRabbit("")
-		if err != nil {
-			t.Fatal(err)
-		}
-		sharedRabbit.server = s
-	}
-	sharedRabbit.users++
-	t.Cleanup(func() {
-		sharedRabbit.Lock()
-		defer sharedRabbit.Unlock()
-		if sharedRabbit.users--; sharedRabbit.users == 0 {
-			sharedRabbit.server.remove()
-			sharedRabbit.server = nil
-		}
-	})
-	return sharedRabbit.server
+	return sharedRabbit.use(t, func() (*RabbitServer, error) { return startRabbit("") }, (*RabbitServer).remove)
 }
 
 // PrivateRabbitMQ starts a node for one test, with further lines of rabbitmq.conf.

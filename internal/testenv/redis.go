@@ -30,37 +30,13 @@ type RedisServer struct {
 	next int
 }
 
-// shared is the server of the test binary: started for the first test that
-// wants one, stopped when the last is done.
-var shared struct {
-	sync.Mutex
-	server *RedisServer
-	users  int
-}
+var sharedRedis shared[*RedisServer]
 
 // Redis gives the server that the tests of one binary share; each takes
 // database numbers of its own by [RedisServer.DB]. It persists nothing.
 func Redis(t testing.TB) *RedisServer {
 	t.Helper()
-	shared.Lock()
-	defer shared.Unlock()
-	if shared.server == nil {
-		s, err := startRedis("")
-		if err != nil {
-			t.Fatal(err)
-		}
-		shared.server = s
-	}
-	shared.users++
-	t.Cleanup(func() {
-		shared.Lock()
-		defer shared.Unlock()
-		if shared.users--; shared.users == 0 {
-			shared.server.proc.kill()
-			shared.server = nil
-		}
-	})
-	return shared.server
+	return sharedRedis.use(t, func() (*RedisServer, error) { return startRedis("") }, func(s *RedisServer) { s.proc.kill() })
 }
 
 // PrivateRedis starts a server for one test, with more configuration in the
