@@ -110,21 +110,27 @@ func (w *Worker) admit(j *job, now time.Time) {
 	}
 }
 
-// later parks a message at its broker, or holds it where the broker cannot.
+// later lets a message wait for its time.
 func (w *Worker) later(j *job, at time.Time) {
-	w.count.parked.Add(1)
-	if j.link.features.Park {
-		j.phase.Store(abandoned)
-		w.settleSoon(j, verdict{action: broker.Park, until: at})
-		return
-	}
-	w.hold(j, at, func() {
+	w.park(j, at, func() {
 		if j.phase.Load() == waiting {
 			w.admit(j, time.Now())
 		} else {
 			j.end()
 		}
 	})
+}
+
+// park parks a message at its broker until a time, or holds it where the broker
+// cannot, and then calls due.
+func (w *Worker) park(j *job, until time.Time, due func()) {
+	w.count.parked.Add(1)
+	if !j.link.features.Park {
+		w.hold(j, until, due)
+		return
+	}
+	j.phase.Store(abandoned)
+	w.settleSoon(j, verdict{action: broker.Park, until: until})
 }
 
 // hold keeps a claimed message until its time; a shutdown hands it back.

@@ -200,16 +200,9 @@ func (w *Worker) giveBack(j *job) bool {
 	return true
 }
 
-// pauseStray keeps a message from everybody until a time: at the broker, or here
-// where the broker cannot park.
+// pauseStray keeps a message from everybody until a time.
 func (w *Worker) pauseStray(j *job, until time.Time) {
-	w.count.parked.Add(1)
-	if j.link.features.Park {
-		j.phase.Store(abandoned)
-		w.settleSoon(j, verdict{action: broker.Park, until: until})
-		return
-	}
-	w.hold(j, until, func() {
+	w.park(j, until, func() {
 		if j.phase.CompareAndSwap(waiting, abandoned) {
 			w.settleSoon(j, verdict{action: broker.Requeue})
 		} else {
