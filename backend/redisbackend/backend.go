@@ -54,7 +54,7 @@ func Open(ctx context.Context, cfg backend.Config) (*Backend, error) {
 		return nil, fmt.Errorf("open result backend: %w", fault(ctx, err))
 	}
 	b := &Backend{rdb: rdb, log: cfg.Log(), prefix: o.String("global_keyprefix", ""), ordered: o.Bool("result_chord_ordered", true), watching: map[string]map[*watch]struct{}{}}
-	b.ears = redisconn.NewSubscriber(rdb, false, func(_, channel, _ string) { b.ring(channel) }, b.ringAll)
+	b.ears = redisconn.NewSubscriber(rdb, "", false, func(_, channel, _ string) { b.ring(channel) }, b.ringAll)
 	return b, nil
 }
 

@@ -79,7 +79,7 @@ func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 		lease: o.Seconds("lease", DefaultLease), visibility: o.Seconds("visibility_timeout", 0), tags: redisconn.Token(),
 		known: map[string]bool{}, consumers: map[*Consumer]struct{}{}, listeners: map[string]map[*listener]struct{}{},
 	}
-	c.ears = redisconn.NewSubscriber(rdb, true, c.heard, func() {
+	c.ears = redisconn.NewSubscriber(rdb, fanoutHome, true, c.heard, func() {
 		c.log.Info("broadcasts are heard again after a lost connection; those in between are missed")
 	})
 	return c, nil

@@ -52,6 +52,9 @@
 // oldest are lost, and an error in the log says how many. What Python publishes
 // while no Go consumer listens, or its connection is away, is not heard.
 //
+// In a cluster all of this goes over one master: the bus between the nodes would
+// bring events out of order, and to who listens since.
+//
 // A queue that deletes itself ([broker.Broadcast]) has its list only while it is
 // consumed from; its consumer takes all from the channel. After a crash its binding
 // and its list are left, as kombu's are.

@@ -11,6 +11,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
+// fanoutHome is the key whose slot's master takes all broadcasts of a cluster and
+// all listeners: the bus between the nodes brings messages late and in any order.
+const fanoutHome = "fanout"
+
 // Broadcast publishes messages on the exchange's channels, as kombu does.
 func (c *Conn) Broadcast(ctx context.Context, exchange string, msgs ...*broker.Message) error {
 	if err := c.alive(); err != nil {
@@ -23,7 +27,7 @@ func (c *Conn) Broadcast(ctx context.Context, exchange string, msgs ...*broker.M
 		}
 		at := *m
 		at.Exchange = exchange
-		cmds = append(cmds, c.rdb.B().Publish().Channel(c.keys.channel(exchange, m.RoutingKey)).Message(c.encode(&at)).Build())
+		cmds = append(cmds, c.rdb.B().Publish().Channel(c.keys.channel(exchange, m.RoutingKey)).Message(c.encode(&at)).Build().SetSlot(fanoutHome))
 	}
 	if len(cmds) == 0 {
 		return nil

@@ -216,7 +216,7 @@ func (c *Conn) commit(ctx context.Context, changes []change) error {
 	for _, ch := range changes {
 		if ch.shard == nil {
 			limited, cancel := c.rdb.Deadline(ctx)
-			err := c.rdb.Do(limited, c.rdb.B().Publish().Channel(ch.args[1]).Message(ch.args[2]).Build()).Error()
+			err := c.rdb.Do(limited, c.rdb.B().Publish().Channel(ch.args[1]).Message(ch.args[2]).Build().SetSlot(fanoutHome)).Error()
 			cancel()
 			if err != nil {
 				return fault(ctx, err)

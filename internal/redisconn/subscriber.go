@@ -18,6 +18,7 @@ const lineRest = 2 * time.Second
 // concurrent use.
 type Subscriber struct {
 	client  *Client
+	home    string
 	pattern bool
 	hear    func(key, channel, payload string)
 	reset   func()
@@ -37,11 +38,12 @@ type line struct {
 	rest *time.Timer // closes it; nil while the set has never been empty
 }
 
-// NewSubscriber makes a subscriber. hear gets each message with the channel or
+// NewSubscriber makes a subscriber. In a cluster its connection is to the master
+// of home's slot, or to any if home is "". hear gets each message with the channel or
 // pattern it came for, one at a time, and must not block; reset is called when
 // a lost connection is back: what was published in between is lost.
-func NewSubscriber(c *Client, pattern bool, hear func(key, channel, payload string), reset func()) *Subscriber {
-	return &Subscriber{client: c, pattern: pattern, hear: hear, reset: reset, refs: map[string]int{}, done: make(chan struct{})}
+func NewSubscriber(c *Client, home string, pattern bool, hear func(key, channel, payload string), reset func()) *Subscriber {
+	return &Subscriber{client: c, home: home, pattern: pattern, hear: hear, reset: reset, refs: map[string]int{}, done: make(chan struct{})}
 }
 
 // Add subscribes and returns when the server has confirmed it. Each key added
@@ -76,12 +78,19 @@ func (s *Subscriber) Remove(ctx context.Context, keys ...string) error {
 	if len(s.refs) == 0 {
 		s.restLine()
 	}
+	if s.pattern {
+		return s.do(ctx, s.line, s.client.B().Punsubscribe().Pattern(stale...).Build())
+	}
+	return s.do(ctx, s.line, s.client.B().Unsubscribe().Channel(stale...).Build())
+}
+
+func (s *Subscriber) do(ctx context.Context, l *line, cmd rueidis.Completed) error {
+	if s.home != "" {
+		cmd = cmd.SetSlot(s.home)
+	}
 	ctx, cancel := s.client.Deadline(ctx)
 	defer cancel()
-	if s.pattern {
-		return s.line.ded.Do(ctx, s.client.B().Punsubscribe().Pattern(stale...).Build()).Error()
-	}
-	return s.line.ded.Do(ctx, s.client.B().Unsubscribe().Channel(stale...).Build()).Error()
+	return l.ded.Do(ctx, cmd).Error()
 }
 
 // restLine closes the line unless keys are added before lineRest is over. With
@@ -145,13 +154,11 @@ func (s *Subscriber) subscribe(ctx context.Context, keys []string) error {
 		return nil
 	}
 	l := s.line
-	ctx, cancel := s.client.Deadline(ctx)
-	defer cancel()
 	var err error
 	if s.pattern {
-		err = l.ded.Do(ctx, s.client.B().Psubscribe().Pattern(keys...).Build()).Error()
+		err = s.do(ctx, l, s.client.B().Psubscribe().Pattern(keys...).Build())
 	} else {
-		err = l.ded.Do(ctx, s.client.B().Subscribe().Channel(keys...).Build()).Error()
+		err = s.do(ctx, l, s.client.B().Subscribe().Channel(keys...).Build())
 	}
 	if err != nil && s.line == l {
 		l.ded.Close()
