@@ -257,7 +257,12 @@ func (l *link) lose(j *job) {
 }
 
 // release tells that nothing is owed to the broker for a job any more.
-func (l *link) release(j *job) { j.settled.Store(true) }
+func (l *link) release(j *job) {
+	j.settled.Store(true)
+	if l.renewer == nil {
+		l.w.alive.add(j.d.Properties.CorrelationID)
+	}
+}
 
 // leave tells that a job will not need the link any more.
 func (l *link) leave() {
