@@ -67,6 +67,10 @@ type ConsumeConfig struct {
 	// Lease is how long a claim outlives the last sign of life of its holder.
 	// 0 is the driver's default (30 s where there are leases).
 	Lease time.Duration
+	// Notes outlive the consumer, for a worker that replaces lost connections; nil:
+	// there are none before, and nobody wants them after. Only drivers that cannot
+	// tell a death from a hand-back use them.
+	Notes *Notes
 }
 
 // Delivery is a claimed message. Headers and Body are as received.

@@ -410,9 +410,6 @@ func (j *job) end() {
 // for each time that it is started.
 func (j *job) lost() (*lovage.Outcome, *verdict, bool) {
 	w := j.w
-	if w.alive.take(j.d.Properties.CorrelationID) {
-		return nil, nil, true
-	}
 	if !j.s.set.RejectOnWorkerLost && j.d.Losses > 0 { // it is known to have been started
 		out := lovage.LostWorker("the worker that ran it died")
 		return &out, &verdict{action: broker.Ack}, false

@@ -57,7 +57,7 @@ func (w *Worker) connect(ctx context.Context) (*link, error) {
 	}
 	consumer, err := conn.Consume(ctx, broker.ConsumeConfig{
 		Queues: w.consumed(), Worker: w.cfg.Hostname, Lease: w.cfg.Lease,
-		Window: w.cfg.Concurrency + w.cfg.LookAhead,
+		Window: w.cfg.Concurrency + w.cfg.LookAhead, Notes: &w.notes,
 	})
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -257,12 +257,7 @@ func (l *link) lose(j *job) {
 }
 
 // release tells that nothing is owed to the broker for a job any more.
-func (l *link) release(j *job) {
-	j.settled.Store(true)
-	if l.renewer == nil {
-		l.w.alive.add(j.d.Properties.CorrelationID)
-	}
-}
+func (l *link) release(j *job) { j.settled.Store(true) }
 
 // leave tells that a job will not need the link any more.
 func (l *link) leave() {

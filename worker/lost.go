@@ -17,7 +17,6 @@ var errConnectionLost = errors.New("worker: the connection that the task came by
 // configuration says so: their messages go back, or have gone already. The
 // state is RETRY, as in Celery.
 func (w *Worker) cancelLost(l *link) {
-	w.survived(l)
 	if !*w.conf.WorkerCancelLongRunningTasksOnConnectionLoss {
 		return
 	}

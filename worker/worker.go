@@ -69,7 +69,7 @@ type Worker struct {
 	strays     strays
 	asking     context.Context // of questions to other workers; set by Run
 	suspects   suspects
-	alive      alive
+	notes      broker.Notes       // what was here and went back
 	events     *events.Dispatcher // nil: no events
 	commands   *control.Registry  // nil: no remote control
 	count      counters

@@ -45,8 +45,8 @@ type Conn struct {
 	group  sync.WaitGroup
 	closed atomic.Bool
 	wasCut atomic.Bool
-	dead   atomic.Bool // the queue of dead letters is there
-	notes  notes
+	dead   atomic.Bool  // the queue of dead letters is there
+	notes  broker.Notes // of consumers that bring none
 	lacks  lacks
 
 	press sync.Mutex // who opens the publisher; guards the next

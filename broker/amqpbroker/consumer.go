@@ -29,6 +29,7 @@ const (
 type Consumer struct {
 	conn   *Conn
 	name   string
+	notes  *broker.Notes // what went back from here
 	window int
 	bell   chan struct{} // rings when something has come or ended
 	done   chan struct{} // closed by Close
@@ -54,7 +55,7 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 		return nil, err
 	}
 	cs := &Consumer{
-		conn: c, name: cmp.Or(cfg.Worker, "lovage"), window: min(cmp.Or(max(cfg.Window, 0), defaultWindow), 65535),
+		conn: c, name: cmp.Or(cfg.Worker, "lovage"), notes: cmp.Or(cfg.Notes, &c.notes), window: min(cmp.Or(max(cfg.Window, 0), defaultWindow), 65535),
 		bell: make(chan struct{}, 1), done: make(chan struct{}), turn: make(chan struct{}, 1),
 		lanes: map[string]*lane{}, rest: map[*lane]bool{},
 	}
@@ -321,8 +322,12 @@ func (cs *Consumer) mend(ctx context.Context, limit int) (wait time.Duration, er
 	missing := slices.ContainsFunc(cs.queues, func(q broker.Queue) bool { return cs.lanes[q.Name] == nil })
 	wait = time.Until(cs.again)
 	cs.mu.Unlock()
-	if err != nil || !missing {
+	if err != nil {
+		cs.endLost()
 		return 0, err
+	}
+	if !missing {
+		return 0, nil
 	}
 	if wait > 0 {
 		return wait, nil
@@ -341,6 +346,25 @@ func (cs *Consumer) mend(ctx context.Context, limit int) (wait time.Duration, er
 	cs.mu.Unlock()
 	cs.conn.log.Warn("a queue cannot be consumed; trying again", "after", wait, "error", err)
 	return wait, nil
+}
+
+// endLost ends all lanes of a lost connection: what they had is noted when Claim
+// tells of the loss.
+func (cs *Consumer) endLost() {
+	cs.mu.Lock()
+	var lost []*lane
+	for l := range cs.rest {
+		lost = append(lost, l)
+	}
+	for _, l := range cs.lanes {
+		lost = append(lost, l)
+	}
+	cs.mu.Unlock()
+	for _, l := range lost {
+		if !l.s.alive() {
+			l.end(fmt.Errorf("%w: %w", broker.ErrUnavailable, l.s.why()))
+		}
+	}
 }
 
 // later puts the next try off. The caller holds cs.mu.

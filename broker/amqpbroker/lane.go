@@ -28,8 +28,10 @@ type lane struct {
 	ready   []*claim   // delivered and not claimed yet
 	order   []*claim   // all unsettled, in the order of their tags
 	unacked int
+	sent    sent
 	retired bool // it takes no more, and ends with its last claim
 	stopped bool // and its consumer is gone
+	closing bool // by us
 	ended   bool
 	late    map[uint64]bool // tags that came after the end of the consumer
 }
@@ -79,6 +81,9 @@ func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, wi
 		return nil
 	})
 	if err != nil {
+		if !isChannelError(err) && !q.NoAck { // the server may have sent messages, and the answer is lost
+			cs.notes.Unseen(q.Name, window)
+		}
 		return nil, fmt.Errorf("consume from queue %q: %w", q.Name, fault(ctx, err))
 	}
 	c.group.Go(func() { l.pump(messages, closed, cancelled) })
@@ -95,7 +100,7 @@ func (l *lane) pump(messages <-chan amqp.Delivery, closed <-chan *amqp.Error, ca
 		}
 		cl := &claim{lane: l, msg: m}
 		if m.Redelivered {
-			cl.noted, cl.told = l.cs.conn.notes.take(noteKey(l.queue.Name, &m))
+			cl.noted, cl.told = l.cs.notes.Take(l.queue.Name, key(l.queue.Name, &m))
 		}
 		l.ready = append(l.ready, cl)
 		if !l.queue.NoAck {
@@ -152,10 +157,13 @@ func (l *lane) end(cause error) {
 		return
 	}
 	l.ended = true
-	held := l.unacked
+	held, closing := l.unacked, l.closing
+	if !closing { // or it is noted already
+		l.noteLost()
+	}
 	l.ready, l.order = nil, nil
 	l.mu.Unlock()
-	if l.s.alive() && !errors.Is(cause, broker.ErrClosed) {
+	if l.s.alive() && !closing {
 		l.cs.conn.log.Warn("RabbitMQ closed the channel of a queue, which is opened again; what was claimed by it is delivered again",
 			"queue", l.queue.Name, "claimed", held, "error", cause)
 	}
@@ -284,7 +292,7 @@ func (l *lane) close(ctx context.Context) error {
 		l.mu.Unlock()
 		return nil
 	}
-	l.retired = true
+	l.retired, l.closing = true, true
 	for _, cl := range l.open() {
 		if !cl.settled {
 			l.note(cl)
@@ -368,15 +376,9 @@ func (l *lane) ackOldest(acks map[*claim]*settlement) {
 func (l *lane) did(st *settlement, err error) {
 	st.claim.settled = true
 	l.unacked--
+	l.sent.add(st.claim, l.window)
 	if err != nil {
 		st.err = l.lost()
-	}
-}
-
-// note remembers that we hand a message back. The caller holds l.mu.
-func (l *lane) note(cl *claim) {
-	if !cl.msg.Redelivered || cl.noted {
-		l.cs.conn.notes.put(noteKey(l.queue.Name, &cl.msg), cl.told)
 	}
 }
 

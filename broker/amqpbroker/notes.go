@@ -1,44 +1,69 @@
 package amqpbroker
 
 import (
-	"sync"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// notes remember which messages this connection has handed back. RabbitMQ marks a
-// message as redelivered after a hand-back and after a death alike; one that we
-// handed back ourselves cannot have cost a worker its life.
-type notes struct {
-	mu   sync.Mutex
-	keys map[string]bool // whether the losses of this copy were told
-	ring []string        // the oldest is forgotten first
+// RabbitMQ marks a message as redelivered after a hand-back and after a death
+// alike. What we handed back ourselves, or had when our connection was lost,
+// cannot have cost a worker its life.
+
+// identity is what a message is known by when it comes again.
+type identity struct{ correlation, message, task string }
+
+func identify(m *amqp.Delivery) identity {
+	id, _ := m.Headers["id"].(string)
+	return identity{m.CorrelationId, m.MessageId, id}
+}
+
+func (i identity) key(queue string) string {
+	return queue + "\x00" + i.correlation + "\x00" + i.message + "\x00" + i.task
+}
+
+func key(queue string, m *amqp.Delivery) string { return identify(m).key(queue) }
+
+// sent are the last messages that a lane has settled. Nobody confirms an ack, so
+// those at the end may not have arrived when the connection is lost: no more than
+// the window, since the server would not have sent the next ones.
+type sent struct {
+	ring []settledOne
 	next int
 }
 
-const maxNotes = 10_000
-
-func noteKey(queue string, m *amqp.Delivery) string {
-	id, _ := m.Headers["id"].(string)
-	return queue + "\x00" + m.CorrelationId + "\x00" + m.MessageId + "\x00" + id
+type settledOne struct {
+	identity
+	told bool
 }
 
-func (n *notes) put(key string, told bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.keys == nil {
-		n.keys, n.ring = map[string]bool{}, make([]string, maxNotes)
+func (s *sent) add(cl *claim, window int) {
+	it := settledOne{identify(&cl.msg), cl.told}
+	if len(s.ring) < window {
+		s.ring = append(s.ring, it)
+		return
 	}
-	delete(n.keys, n.ring[n.next])
-	n.keys[key], n.ring[n.next] = told, key
-	n.next = (n.next + 1) % maxNotes
+	s.ring[s.next] = it
+	s.next = (s.next + 1) % len(s.ring)
 }
 
-// take reports whether there is a note, and drops it.
-func (n *notes) take(key string) (noted, told bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	told, noted = n.keys[key]
-	delete(n.keys, key)
-	return noted, told
+// note remembers that we hand a message back; an orphan that nobody has counted
+// stays one. The caller holds l.mu.
+func (l *lane) note(cl *claim) {
+	if !cl.msg.Redelivered || cl.noted {
+		l.cs.notes.Put(key(l.queue.Name, &cl.msg), cl.told)
+	}
+}
+
+// noteLost remembers all that may come again after a loss. The caller holds l.mu.
+func (l *lane) noteLost() {
+	for _, it := range l.sent.ring {
+		l.cs.notes.Put(it.key(l.queue.Name), it.told)
+	}
+	for _, cl := range l.open() {
+		if !cl.settled {
+			l.cs.notes.Put(key(l.queue.Name, &cl.msg), cl.told)
+		}
+	}
+	if !l.queue.NoAck {
+		l.cs.notes.Unseen(l.queue.Name, l.window-l.unacked)
+	}
 }

@@ -170,7 +170,7 @@ func (r *rig) start() {
 			if err != nil {
 				r.Errorf("worker: %v", err)
 			}
-		case <-time.After(90 * time.Second): // an end that the store has not answered is waited for, 30 s, and then the grace
+		case <-time.After(20 * time.Second):
 			var stacks bytes.Buffer
 			_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
 			r.Errorf("the worker does not stop; log:\n%s\n%s", r.tail(), &stacks)
@@ -380,6 +380,9 @@ func (r *rig) settled(f fault) {
 	}
 	if s := r.w.Stats(); f.repeats == "" && (s.Fenced > 0 || int(s.Succeeded) != len(l.ends)+callbacks) {
 		r.Errorf("%d runs counted as succeeded and %d as fenced, of %d that ended well\n%s", s.Succeeded, s.Fenced, len(l.ends)+callbacks, r.tail())
+	}
+	if s := r.w.Stats(); s.Losses > 0 {
+		r.Errorf("%d deaths are counted, and nobody died\n%s", s.Losses, r.tail())
 	}
 	if lost, back := r.log.count("consumer: connection lost"), r.log.count("consumer: connection is back"); lost != back {
 		r.Errorf("%d lines of lost connections and %d of their return\n%s", lost, back, r.tail())
