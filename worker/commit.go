@@ -281,8 +281,9 @@ func (c *committer) finishAll(ctx context.Context, list []*finish, store bool) e
 // result is stored: they are fenced by the claim and never sent twice, and the
 // result does not wait for a broker that is away. Else, and where a chord ends,
 // whose body must be sent before its end is marked, it is Celery's order:
-// follow-ups, result, end of the chord, settlement. Each step is done for all
-// before the next, and not done twice for a finish that comes again.
+// follow-ups, result, end of the chord, settlement; but a retry is stored before
+// it is sent, since another worker may have ended it by then. Each step is done
+// for all before the next, and not done twice for a finish that comes again.
 func (c *committer) inSteps(ctx context.Context, list []*finish) (again []*finish, err error) {
 	w := c.link.w
 	todo := list
@@ -314,6 +315,16 @@ func (c *committer) inSteps(ctx context.Context, list []*finish) (again []*finis
 		}
 	}
 	fenced := func(f *finish) bool { return f.hasClaim && c.link.finisher != nil && len(f.ends) == 0 }
+	store := func(need func(*finish) bool) {
+		step(func(f *finish) bool { return len(f.records()) > 0 && !f.stored && need(f) }, func(l []*finish) error {
+			var recs []*protocol.Record
+			for _, f := range l {
+				recs = append(recs, f.records()...)
+			}
+			return w.back.Store(ctx, recs...)
+		}, func(f *finish) { f.stored = true })
+	}
+	store((*finish).again)
 	step(func(f *finish) bool { return len(f.messages()) > 0 && !f.published && !fenced(f) }, func(l []*finish) error {
 		var msgs []*protocol.Message
 		for _, f := range l {
@@ -321,13 +332,7 @@ func (c *committer) inSteps(ctx context.Context, list []*finish) (again []*finis
 		}
 		return regroup(w.app.PublishMessages(ctx, msgs...), l)
 	}, func(f *finish) { f.published = true })
-	step(func(f *finish) bool { return len(f.records()) > 0 && !f.stored }, func(l []*finish) error {
-		var recs []*protocol.Record
-		for _, f := range l {
-			recs = append(recs, f.records()...)
-		}
-		return w.back.Store(ctx, recs...)
-	}, func(f *finish) { f.stored = true })
+	store(func(*finish) bool { return true })
 	step(func(f *finish) bool { return len(f.ends) > 0 && !f.ended }, func(l []*finish) error {
 		errs := make([]error, len(l))
 		for i, f := range l {

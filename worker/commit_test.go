@@ -2,12 +2,14 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/worker"
 )
@@ -91,6 +93,50 @@ func TestParallelCommits(t *testing.T) {
 		}
 		if text := x.log.String(); strings.Contains(text, "panic") {
 			t.Error(text)
+		}
+	})
+}
+
+// retryStore looks what is in the queue when a retry is stored.
+type retryStore struct {
+	backend.Backend
+	look func()
+}
+
+func (s retryStore) Store(ctx context.Context, recs ...*backend.Record) error {
+	for _, r := range recs {
+		if r.State == lovage.StateRetry {
+			s.look()
+		}
+	}
+	return s.Backend.Store(ctx, recs...)
+}
+
+// TestRetryIsStoredBeforeItIsSent: where broker and result store are two, the
+// retry may run and end elsewhere at once, and RETRY must not replace its end.
+func TestRetryIsStoredBeforeItIsSent(t *testing.T) {
+	t.Parallel()
+	var x *world
+	var h *lovage.Handle[Order, string]
+	stored := 0
+	in(t, setup{broker: plainBroker, backend: func(b backend.Backend) backend.Backend {
+		return retryStore{b, func() {
+			stored++
+			if l := x.lengths("celery"); l.Ready+l.Delayed != 0 {
+				t.Errorf("the retry is sent before it is stored: %+v", l)
+			}
+		}}
+	}, tasks: func(app *lovage.App) {
+		h = lovage.Func(app, "t.never", func(ctx context.Context, _ Order) (string, error) {
+			return "", lovage.Retry(errors.New("no"), lovage.Countdown(time.Second))
+		}, lovage.MaxRetries(3))
+	}}, func(y *world) {
+		x = y
+		id := delay(x, h, Order{})
+		pause(time.Minute)
+		x.wantState(id, lovage.Failure)
+		if stored != 3 {
+			t.Errorf("%d retries were stored, want 3", stored)
 		}
 	})
 }

@@ -44,6 +44,11 @@ func (f *finish) messages() []*protocol.Message {
 	return list
 }
 
+// again reports whether the finish sends its own task once more.
+func (f *finish) again() bool {
+	return f.outcome != nil && f.outcome.State == lovage.StateRetry
+}
+
 func (f *finish) records() []*protocol.Record {
 	list := f.store
 	for _, e := range f.ends {

@@ -136,8 +136,8 @@ func (b *inbox) put(now time.Time, d *broker.Delivery) bool {
 	if m, err := protocol.ParseResultMeta(d.Body); err == nil {
 		state = m.Status // what cannot be read is told to who asks
 	}
-	if e.state == protocol.Success { // it stays, whatever a second run says
-		return true
+	if e.state == protocol.Success || e.state.Ready() && !state.Ready() {
+		return true // who waits has got its end; a second run may only succeed where the first did not
 	}
 	e.meta, e.state, e.at = slices.Clone(d.Body), state, now
 	b.file(e)

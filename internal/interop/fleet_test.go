@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/testenv"
 	"github.com/lovage-go/lovage/serializer"
@@ -42,6 +43,15 @@ type fleet struct {
 	python *testenv.PythonSession
 	celery *testenv.CeleryProcess
 	drops  bool // RabbitMQ drops what Python's clients send too late, and nobody is told
+	rpc    bool // a result goes to its caller, and to nobody else
+}
+
+// readers are the clients that can read the results of a client's calls.
+func (f *fleet) readers(client string) []string {
+	if f.rpc {
+		return []string{client}
+	}
+	return languages
 }
 
 // queue names the queue that a language's workers alone consume, or all of them.
@@ -117,7 +127,7 @@ func withTasks(app *lovage.App) *lovage.App {
 // start starts the fleet; it ends with the test.
 func start(t *testing.T, u urls) *fleet {
 	t.Helper()
-	f := &fleet{app: newApp(u), drops: strings.HasPrefix(u.broker, "amqp:")}
+	f := &fleet{app: newApp(u), drops: strings.HasPrefix(u.broker, "amqp:"), rpc: strings.HasPrefix(u.results, "rpc:")}
 	t.Cleanup(func() { f.app.Close(context.Background()) })
 	source := fmt.Sprintf("BROKER, RESULTS = %q, %q\n", u.broker, u.results) + project
 	started := make(chan struct{})
@@ -165,9 +175,30 @@ func (f *fleet) send(t *testing.T, language string, c call) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
+	if f.rpc {
+		if err := f.expectCallbacks(ctx, c); err != nil {
+			t.Errorf("%s: %v", c.Name, err)
+			return
+		}
+	}
 	if _, err := f.app.Send(ctx, c.Task, lovage.Args{Positional: c.Args, Keyword: c.Kwargs}, c.Options.forGo(f.app)...); err != nil {
 		t.Errorf("%s: Go cannot send: %v", c.Name, err)
 	}
+}
+
+// expectCallbacks has the results of a call's callbacks come here: without
+// reply_to they go to the worker that sends the callback.
+func (f *fleet) expectCallbacks(ctx context.Context, c call) error {
+	store, err := f.app.Backend(ctx)
+	if err != nil {
+		return err
+	}
+	for _, cb := range c.Options.callbacks() {
+		if cb.ReplyTo, err = store.(backend.Expecter).Expect(ctx, cb.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // outcome is what a client sees of a task that has ended.

@@ -37,16 +37,18 @@ def fail(text):
     raise ValueError(text, 17)
 
 
+# Celery sends a retry before it stores RETRY. One that ends elsewhere in between
+# stays in RETRY for good, and who waits for it waits for ever; so both take their time.
 @app.task(name='t.again', bind=True, max_retries=3)
 def again(self, until):
     if self.request.retries < until:
-        raise self.retry(countdown=0.05)
+        raise self.retry(countdown=0.5)
     return until
 
 
 @app.task(name='t.never', bind=True, max_retries=2)
 def never(self, text):
-    raise self.retry(exc=KeyError(text), countdown=0.01)
+    raise self.retry(exc=KeyError(text), countdown=0.5)
 
 
 @app.task(name='t.progress', bind=True)
@@ -78,11 +80,24 @@ def send(call):
         if key in o:
             s = o[key]
             o[key] = app.signature(s['task'], task_id=s['id'], queue=s['queue'])
-    app.tasks[call['task']].apply_async(tuple(call['args'] or ()), call['kwargs'] or {}, **o)
+            if rpc:  # the callback's result goes to the worker that sends it, unless it carries whose it is
+                o[key].freeze()
+    calls[o['task_id']] = app.tasks[call['task']].apply_async(tuple(call['args'] or ()), call['kwargs'] or {}, **o)
+
+
+rpc = RESULTS.startswith('rpc:')  # noqa: F821
+calls = {}
+
+
+def result(q):
+    """The one of the call: over rpc a state reaches a single AsyncResult, once."""
+    return calls.get(q['id'], app.AsyncResult(q['id'])) if rpc else app.AsyncResult(q['id'])
 
 
 def outcome(q):
-    r = app.AsyncResult(q['id'])
+    r = result(q)
+    if rpc:  # as get does; but get waits a second for more even if the result is there
+        app.backend.add_pending_result(r)
     try:
         return {'result': r.get(timeout=20), 'state': r.state}
     except Exception as e:
@@ -92,7 +107,11 @@ def outcome(q):
 
 def progressed(q):
     """Waits for the state PROGRESS and tells its information."""
-    r = app.AsyncResult(q['id'])
+    r = result(q)
+    if rpc:  # who has waited once sees no states by polling, but is told of each while it waits
+        states = []
+        r.get(timeout=20, on_message=states.append)
+        return [m['result'] for m in states if m['status'] == 'PROGRESS'][0]
     end = time.time() + 20
     while time.time() < end:
         if r.state == 'PROGRESS':
