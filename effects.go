@@ -158,7 +158,7 @@ func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\
 // record encodes the results that are to be stored.
 func (a *App) record(ctx context.Context, r *Request, out *Outcome, result json.RawMessage, e *Effects) error {
 	ignore := r.IgnoreResult || (r.def != nil && r.def.set.IgnoreResult)
-	keepErrors := r.def != nil && r.def.set.StoreErrorsEvenIfIgnored && (out.State == Failure || out.State == StateRetry)
+	keepErrors := r.def != nil && r.def.set.StoreErrorsEvenIfIgnored && out.State != Success
 	if (r.IsEager && !a.conf.TaskStoreEagerResult) || !a.stores() {
 		return nil
 	}

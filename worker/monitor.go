@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
-	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/events"
 	"github.com/lovage-go/lovage/internal/proc"
 	"github.com/lovage-go/lovage/protocol"
@@ -120,13 +119,4 @@ func stamp(t time.Time) string {
 		return ""
 	}
 	return protocol.FormatTime(t.UTC())
-}
-
-// settleAbandoned hands back the message of a run that does not end.
-func (w *Worker) settleAbandoned(j *job) {
-	if j.settled.Load() {
-		j.end()
-		return
-	}
-	w.settleSoon(j, verdict{action: broker.HandBack})
 }

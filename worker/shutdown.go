@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
 )
 
 // How a worker stops.
@@ -139,16 +140,32 @@ func (w *Worker) cold() {
 			continue // its effects wait for the store: its claim goes back unsettled
 		}
 		j.slot.drop()
+		text := " did not end at the cold shutdown"
 		if j.kill(syscall.SIGKILL) {
-			w.log.Error("Task "+j.id()+" did not end at the cold shutdown and is killed; its message goes back", "job", j.id())
+			text += " and is killed"
 		} else {
 			w.count.stuck.Add(1)
-			w.log.Error("Task "+j.id()+" did not end at the cold shutdown; its message goes back", "job", j.id())
 		}
-		w.settleAbandoned(j)
+		w.abandon(j, text)
 	}
 	grace.Reset(w.cfg.Grace)
 	w.await(grace.C)
+}
+
+// abandon ends the job of a run that does not: its message goes back, or, where
+// that is acknowledged and nobody will run it again, the task fails.
+func (w *Worker) abandon(j *job, text string) {
+	if !j.settled.Load() {
+		w.log.Error("Task "+j.id()+text+"; its message goes back", "job", j.id())
+		w.settleSoon(j, verdict{action: broker.HandBack})
+		return
+	}
+	w.log.Error("Task "+j.id()+text+"; its message is acknowledged, so it fails", "job", j.id())
+	w.group.Go(func() {
+		defer w.rescue("cold shutdown", func(error) { j.end() })
+		w.conclude(j, lovage.LostWorker("worker shutting down (cold): the run did not end, and its message was acknowledged early"))
+		j.end()
+	})
 }
 
 // soften gives runs time before the cold shutdown. An idle worker takes it only

@@ -1,0 +1,194 @@
+package matrix_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage"
+)
+
+// note is what a process tells the ledger: a step of a task.
+type note struct {
+	ID, Step string
+	Again    bool // not the first run of the message
+	Retries  int
+	Losses   int
+}
+
+// The steps that are more than a line of the ledger.
+const (
+	stepRun  = "Run"  // answered with first or again
+	stepHold = "hold" // not answered before the gate is open
+)
+
+// tell writes a step to the ledger and waits for its answer, so that the steps of
+// all processes have one order.
+func tell(ledger string, r *lovage.Request, step string) (string, error) {
+	c, err := net.Dial("unix", ledger)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	d := r.Delivery
+	if err := json.NewEncoder(c).Encode(note{r.ID, step, d.Redelivered || r.Retries > 0, r.Retries, d.Losses}); err != nil {
+		return "", err
+	}
+	answer, err := bufio.NewReader(c).ReadString('\n')
+	return strings.TrimSpace(answer), err
+}
+
+// ledger keeps what happened, outside of the stores and of the processes that die.
+type ledger struct {
+	path  string
+	state func(id string) string // in the result store
+	onRun func(id string)        // called at the first run of a task
+
+	mu    sync.Mutex // guards what follows
+	tasks map[string]*account
+	over  bool          // what comes now is no first run
+	gate  chan struct{} // closed when those on hold may go on
+	news  chan struct{} // closed at each note
+}
+
+// account is what is known of one task.
+type account struct {
+	steps  []string // of the first run
+	runs   int
+	back   *note  // the first note of the next run
+	state  string // what the store had then
+	events []string
+}
+
+// openLedger serves a ledger until the test ends.
+func openLedger(t *testing.T, state func(id string) string, onRun func(id string)) *ledger {
+	t.Helper()
+	l := &ledger{path: filepath.Join(t.TempDir(), "ledger"), state: state, onRun: onRun,
+		tasks: map[string]*account{}, gate: make(chan struct{}), news: make(chan struct{})}
+	server, err := net.Listen("unix", l.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := server.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { l.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.open()
+		server.Close()
+		wg.Wait()
+	})
+	return l
+}
+
+func (l *ledger) serve(c net.Conn) {
+	defer c.Close()
+	var n note
+	if json.NewDecoder(c).Decode(&n) != nil {
+		return // killed as it spoke
+	}
+	if n.Step == stepHold {
+		<-l.gate
+		fmt.Fprintln(c, "go")
+		return
+	}
+	fmt.Fprintln(c, l.enter(n))
+}
+
+// enter takes a note. The first of a next run waits until the state that the run
+// before it has left is read.
+func (l *ledger) enter(n note) string {
+	l.mu.Lock()
+	a := l.tasks[n.ID]
+	if a == nil {
+		a = &account{}
+		l.tasks[n.ID] = a
+	}
+	again := n.Again || l.over
+	if again && a.back == nil {
+		a.back, a.state = &n, l.state(n.ID)
+	}
+	first := n.Step == stepRun && !again
+	switch {
+	case again && n.Step == stepRun:
+		a.back.Losses = max(a.back.Losses, n.Losses)
+		a.runs++
+	case !again:
+		a.steps = append(a.steps, n.Step)
+		if first {
+			a.runs++
+		}
+	}
+	close(l.news)
+	l.news = make(chan struct{})
+	l.mu.Unlock()
+	if first && l.onRun != nil {
+		l.onRun(n.ID)
+	}
+	return map[bool]string{false: "first", true: "again"}[again]
+}
+
+// open lets those on hold go on.
+func (l *ledger) open() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.gate:
+	default:
+		close(l.gate)
+	}
+}
+
+// end says that no first run comes any more.
+func (l *ledger) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+}
+
+// wait waits until it is so.
+func (l *ledger) wait(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		l.mu.Lock()
+		ok, news := is(), l.news
+		l.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-news:
+		case <-late:
+			t.Fatalf("not so after %v: %s", patience, what)
+		}
+	}
+}
+
+// running reports whether all of these have begun.
+func (l *ledger) running(cells []cell) func() bool {
+	return func() bool {
+		for _, c := range cells {
+			if a := l.tasks[c.id()]; a == nil || !slices.Contains(a.steps, stepRun) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// patience is how long anything may take on a loaded machine.
+const patience = time.Minute
