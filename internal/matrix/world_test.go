@@ -73,6 +73,7 @@ func (l *logbook) tail() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.buf.String()
+	if f := os.Getenv("MATRIX_LOG"); f != "" { os.WriteFile(f, []byte(s), 0o600) }
 	return s[max(0, len(s)-8000):]
 }
 

@@ -72,9 +72,10 @@ type Child struct {
 	runs   int
 	memory int // KiB, after the last run
 
-	mu   sync.Mutex // guards what follows
-	job  *Job
-	lent *Job // the run, while its slot is lent
+	mu     sync.Mutex // guards what follows
+	job    *Job
+	lent   *Job // the run, while its slot is lent
+	doomed bool // killed: it dies, however its run ends
 }
 
 type frame struct {
@@ -422,13 +423,15 @@ func or(text, def string) string {
 
 // Kill ends the process if it still runs the job: with a signal, and with
 // SIGKILL if it does not die of that at once. It does not wait, and reports
-// whether the job was running.
+// whether the job was running. The child runs nothing more, though the run may
+// come to its own end before the signal arrives.
 func (c *Child) Kill(j *Job, sig syscall.Signal) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.job != j {
 		return false
 	}
+	c.doomed = true
 	// A child heeds no signals but the words of its parent: a supervisor may
 	// signal all processes of a service.
 	n := int(sig)
@@ -447,6 +450,13 @@ func (c *Child) dead() bool {
 	default:
 		return false
 	}
+}
+
+// dies reports whether the process was killed, and may not have noticed yet.
+func (c *Child) dies() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.doomed
 }
 
 // end kills the process.

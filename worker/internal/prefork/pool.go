@@ -285,6 +285,9 @@ func (p *Pool) release(c *Child) {
 		p.bury(c)
 		return
 	}
+	if c.dies() { // gone buries it
+		return
+	}
 	p.failures = 0
 	if why != "" {
 		p.cfg.Log.Info("child process "+c.name+" is replaced: "+why, "pid", c.pid)
