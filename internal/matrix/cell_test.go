@@ -2,7 +2,6 @@ package matrix_test
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -19,7 +18,8 @@ const (
 	soft       end = "soft time limit"
 	hard       end = "hard time limit"
 	terminated end = "terminated"
-	lost       end = "worker lost"
+	lost       end = "worker lost: its child dies"
+	killed     end = "worker lost: all of it is killed"
 	cut        end = "connection lost before the ack"
 	warm       end = "warm shutdown"
 	softStop   end = "soft shutdown"
@@ -31,7 +31,7 @@ const (
 // Each of the others has a worker of its own, which it has with all settings.
 var (
 	plain = []end{success, failure, retry, ignore, reject, requeue, soft, hard, terminated}
-	ends  = append(plain[:len(plain):len(plain)], lost, cut, warm, softStop, cold, coldDeaf)
+	ends  = append(plain[:len(plain):len(plain)], lost, killed, cut, warm, softStop, cold, coldDeaf)
 )
 
 // cell is one run of the matrix: how it ends, and the settings that decide what
@@ -104,8 +104,10 @@ func (p place) String() string { return p.broker + "/" + p.pool }
 // impossible says why an end cannot happen at a place, or nothing.
 func (p place) impossible(e end) string {
 	switch {
-	case e == lost && p.pool == "goroutine" && p.broker == "memory":
-		return "a run in a goroutine dies with its process, and the process holds the broker"
+	case e == lost && p.pool == "goroutine":
+		return "a goroutine does not die alone: it is all of the worker, the next row"
+	case e == killed && p.broker == "memory":
+		return "the process that dies holds the broker"
 	case e == cut && (p.broker == "memory" || p.broker == "sqlite"):
 		return "there is no connection that could be lost"
 	}
@@ -120,5 +122,3 @@ func cellsOf(list ...end) (cells []cell) {
 	}
 	return cells
 }
-
-func (e end) isPlain() bool { return slices.Contains(plain, e) }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/internal/testenv"
 	"github.com/lovage-go/lovage/worker"
 )
 
@@ -60,11 +61,15 @@ func testBroker(t *testing.T, name string, open func(t *testing.T) stores) {
 			t.Parallel()
 			testPlain(t, p, open(t))
 		})
-		for _, e := range []end{warm, softStop, cold, coldDeaf} {
-			t.Run(pool+"/"+string(e), func(t *testing.T) {
-				t.Parallel()
-				testStop(t, p, open(t), e)
-			})
+		for e, test := range map[end]func(*testing.T, place, stores, end){
+			warm: testStop, softStop: testStop, cold: testStop, coldDeaf: testStop, killed: testKill, cut: testCut,
+		} {
+			if p.impossible(e) == "" {
+				t.Run(pool+"/"+string(e), func(t *testing.T) {
+					t.Parallel()
+					test(t, p, open(t), e)
+				})
+			}
 		}
 	}
 }
@@ -119,6 +124,60 @@ func testStop(t *testing.T, p place, s stores, e end) {
 	x.succeed()
 	x.listen(2)
 	x.compare()
+}
+
+// testKill kills the process of a worker.
+func testKill(t *testing.T, p place, s stores, e end) {
+	x := newWorld(t, p, s, cellsOf(e))
+	first := testenv.Again(t, planKey, x.plan(worker.Config{Hostname: "killed@here", Concurrency: p.slots(), Pool: p.pool, Lease: 4 * time.Second}))
+	x.send()
+	x.ledger.wait(t, "all run", x.ledger.running(x.cells))
+	x.hearStarted()
+	first.Kill()
+	x.ledger.end()
+	x.ledger.open()
+	x.succeed()
+	x.listen(1)
+	x.compare()
+}
+
+// testCut loses the connection of a worker under runs, which end when it is there
+// again.
+func testCut(t *testing.T, p place, s stores, e end) {
+	x := newWorld(t, p, s, cellsOf(e))
+	x.start(worker.Config{Hostname: "cut@here", Concurrency: max(p.slots(), 48)})
+	x.send()
+	x.ledger.wait(t, "all run", x.ledger.running(x.cells))
+	x.proxy.Drop()
+	x.until("the worker is connected again", func() bool { return x.w.Stats().Rebuilt > 0 })
+	x.ledger.wait(t, "what the broker takes back has come again", func() bool {
+		for _, c := range x.cells {
+			if expect(c, p).Fate != acked && x.ledger.tasks[c.id()].back == nil {
+				return false
+			}
+		}
+		return true
+	})
+	x.ledger.open()
+	x.settle()
+	x.w.Stop(worker.Warm)
+	x.ended()
+	x.listen(1)
+	x.compare()
+}
+
+// until waits until it is so.
+func (x *world) until(what string, is func() bool) {
+	x.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(patience); !is(); {
+		select {
+		case <-tick.C:
+		case <-late:
+			x.Fatalf("not so after %v: %s: %+v\n%s", patience, what, x.w.Stats(), x.log.tail())
+		}
+	}
 }
 
 // succeed has another worker do what is left.

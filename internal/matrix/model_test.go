@@ -19,88 +19,155 @@ const (
 	sentAgain   = "acked, sent again"
 )
 
+// kind is what a run counts as.
+type kind int
+
+const (
+	aSuccess  kind = iota
+	aFailure       // an error of the task
+	aTimeout       // its hard time limit
+	aLoss          // it was killed, and fails
+	aRetry         //
+	anIgnore       // it wants no state
+	aReject        //
+	aRequeue       //
+	aRevoke        //
+	aHandBack      // it ended, and shall not count
+	noEnd          // it did not, or it ended too late
+)
+
 // expect is the model: what a run that ends so comes to.
 func expect(c cell, p place) outcome {
-	o := outcome{Fate: acked, Steps: words("task_received task_prerun BeforeStart Run"), Events: words("task-received task-started")}
-	kept := !c.ignore              // the results of the task
-	keptErrors := kept || c.errors // and its errors
-	killed := p.pool == "prefork"  // what is ended by force; a goroutine is left to itself
-	e := c.end
-	switch e {
-	case warm, softStop: // it may end by itself
-		e = success
-	case coldDeaf:
-		e = cold
+	k := c.kind(p)
+	o := outcome{State: c.state(k), Fate: c.fate(k, p)}
+	steps, events := after(k)
+	if k == aRevoke && p.pool == "prefork" { // the process dies with the run
+		steps = strings.TrimPrefix(steps, "task_postrun ")
 	}
-
-	// What the run comes to.
-	ends := e
-	switch {
-	case e == requeue && !c.late: // its message is gone: it must not vanish
-		ends = failure
-	case e == soft: // an error like any other, unless the body heeds it
-		ends = failure
-	case e == cold && !c.late: // nobody will run it again
-		ends = failure
-	case e == lost && (!c.late || !c.again):
-		ends = failure
-	}
-	store := func(state string, keep bool) {
-		if keep {
-			o.State = state
-		}
-	}
-	then := func(steps, event string) {
-		o.Steps = append(o.Steps, words(steps)...)
-		if event != "" {
-			o.Events = append(o.Events, event)
-		}
-	}
-	switch ends {
-	case success, cut:
-		store("SUCCESS", kept)
-		then("OnSuccess task_success AfterReturn task_postrun", "task-succeeded")
-	case failure, hard:
-		store("FAILURE", keptErrors)
-		then("OnFailure task_failure AfterReturn", "task-failed")
-		if e != lost && c.end != coldDeaf { // a run that is given up sends no task_postrun
-			then("task_postrun", "")
-		}
-	case retry:
-		store("RETRY", keptErrors)
-		then("OnRetry task_retry task_postrun", "task-retried")
-	case ignore:
-		then("task_postrun", "")
-	case reject: // Celery stores nothing, and who waits waits for ever
-		store("FAILURE", keptErrors)
-		then("task_failure task_postrun", "task-rejected")
-	case requeue:
-		then("task_postrun", "task-rejected")
-	case terminated:
-		o.State = "REVOKED" // also by the revoke itself, which knows no settings
-		if !killed {
-			then("task_postrun", "")
-		}
-		then("task_revoked", "task-revoked")
-	case cold: // handed back, as if it had not been started
-		if c.end == cold {
-			then("task_postrun", "")
-		}
-	}
-
-	// What becomes of the message. An early ack leaves nothing to decide.
-	switch {
-	case e == retry:
-		o.Fate = sentAgain
-	case !c.late:
-	case e == hard && !c.acks, e == requeue, e == cold:
-		o.Fate = inQueue
-	case e == lost && c.again:
-		o.Fate = redelivered
-	case ends == failure && !c.acks, e == reject:
-		o.Fate = deadLetter
-	}
+	o.Steps = strings.Fields("task_received task_prerun BeforeStart Run " + steps)
+	o.Events = strings.Fields("task-received task-started " + events)
 	return o
 }
 
-func words(s string) []string { return strings.Fields(s) }
+// kind says what the run counts as.
+func (c cell) kind(p place) kind {
+	switch c.end {
+	case success, warm, softStop: // a shutdown that waits changes nothing
+		return aSuccess
+	case failure, soft: // a soft limit is an error like any other, unless the body heeds it
+		return aFailure
+	case hard:
+		return aTimeout
+	case retry:
+		return aRetry
+	case ignore:
+		return anIgnore
+	case reject:
+		return aReject
+	case requeue:
+		if !c.late { // its message is gone already, and the task must not vanish
+			return aFailure
+		}
+		return aRequeue
+	case terminated:
+		return aRevoke
+	case lost: // the parent sees it at once
+		if c.late && c.again {
+			return noEnd
+		}
+		return aLoss
+	case killed: // nobody is left to see it
+		return noEnd
+	case cut:
+		if c.late && p.broker == "rabbitmq" { // the server gives back what a lost connection had
+			return noEnd
+		}
+		return aSuccess
+	case cold, coldDeaf:
+		switch {
+		case c.late && c.end == cold:
+			return aHandBack
+		case c.late:
+			return noEnd
+		case c.end == cold: // nobody will run it again
+			return aFailure
+		}
+		return aLoss
+	}
+	panic("no such end: " + string(c.end))
+}
+
+// state is what the result store has.
+func (c cell) state(k kind) string {
+	kept := !c.ignore
+	switch k {
+	case aFailure, aTimeout, aLoss, aReject: // Celery stores nothing for a reject, and who waits waits for ever
+		if kept || c.errors {
+			return "FAILURE"
+		}
+	case aRetry:
+		if kept || c.errors {
+			return "RETRY"
+		}
+	case aRevoke:
+		return "REVOKED" // a revoke is stored for an id, whatever its task keeps
+	case aSuccess:
+		if kept {
+			return "SUCCESS"
+		}
+	}
+	return ""
+}
+
+// fate is what becomes of the message.
+func (c cell) fate(k kind, p place) string {
+	if k == aRetry {
+		return sentAgain
+	}
+	if !c.late { // nothing is left to decide
+		return acked
+	}
+	switch k {
+	case aFailure, aLoss:
+		if !c.acks {
+			return deadLetter
+		}
+	case aTimeout:
+		if !c.acks {
+			return inQueue
+		}
+	case aReject:
+		return deadLetter
+	case aRequeue, aHandBack:
+		return inQueue
+	case noEnd:
+		if c.end == lost || c.end == killed {
+			return redelivered
+		}
+		return inQueue
+	}
+	return acked
+}
+
+// after is what follows the run: hooks and signals, and events.
+func after(k kind) (steps, events string) {
+	switch k {
+	case aSuccess:
+		return "OnSuccess task_success AfterReturn task_postrun", "task-succeeded"
+	case aFailure, aTimeout:
+		return "OnFailure task_failure AfterReturn task_postrun", "task-failed"
+	case aLoss: // who sent task_prerun is dead
+		return "OnFailure task_failure AfterReturn", "task-failed"
+	case aRetry:
+		return "OnRetry task_retry task_postrun", "task-retried"
+	case anIgnore, aHandBack:
+		return "task_postrun", ""
+	case aReject:
+		return "task_failure task_postrun", "task-rejected"
+	case aRequeue:
+		return "task_postrun", "task-rejected"
+	case aRevoke:
+		return "task_postrun task_revoked", "task-revoked"
+	}
+	return "", ""
+}

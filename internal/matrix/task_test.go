@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -68,14 +67,11 @@ func (t *obedient) Run(ctx context.Context, in Order) (string, error) {
 	case soft, terminated, cold:
 		<-ctx.Done()
 		return "", context.Cause(ctx)
-	case hard, coldDeaf, cut, warm, softStop:
-		_, err := tell(t.ledger, r, stepHold)
-		return "held", err
 	case lost:
-		if lovage.IsChild() {
-			err = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		}
-		return "", errors.Join(err, t.tell(r, stepHold))
+		return "", syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case success:
+	default:
+		return "held", t.tell(r, stepHold)
 	}
 	return "done", nil
 }
@@ -123,10 +119,4 @@ func (c cell) options() []lovage.CallOption {
 		opts = append(opts, lovage.TimeLimit(hardLimit))
 	}
 	return opts
-}
-
-// endOf is the end in the id of a task.
-func endOf(id string) end {
-	name, _, _ := strings.Cut(id, ".")
-	return end(strings.ReplaceAll(name, "_", " "))
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ type plan struct {
 	Hostname                string
 	Concurrency             int
 	Pool                    string
+	Lease                   time.Duration
 }
 
 const planKey = "LOVAGE_MATRIX"
@@ -37,7 +39,7 @@ type stores struct {
 	conf  lovage.Config
 	opts  []lovage.AppOption // of stores that live in this process
 	proxy *testenv.Proxy     // between worker and broker; nil: there is none
-	near  string             // the broker's URL through the proxy
+	near  *lovage.Config     // the worker's, through the proxy
 }
 
 // world is a set of stores, a ledger, and a client that looks at both.
@@ -73,7 +75,6 @@ func (l *logbook) tail() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.buf.String()
-	if f := os.Getenv("MATRIX_LOG"); f != "" { os.WriteFile(f, []byte(s), 0o600) }
 	return s[max(0, len(s)-8000):]
 }
 
@@ -119,7 +120,7 @@ func (x *world) state(id string) string {
 }
 
 func (x *world) onRun(id string) {
-	if endOf(id) == terminated {
+	if strings.HasPrefix(id, string(terminated)) {
 		x.w.Revoke(true, id)
 	}
 }
@@ -141,7 +142,7 @@ func (x *world) send() {
 }
 
 func (x *world) plan(cfg worker.Config) string {
-	p := plan{x.conf.BrokerURL, x.conf.ResultBackend, x.ledger.path, cfg.Hostname, cfg.Concurrency, cfg.Pool}
+	p := plan{x.conf.BrokerURL, x.conf.ResultBackend, x.ledger.path, cfg.Hostname, cfg.Concurrency, cfg.Pool, cfg.Lease}
 	if p.Broker == "" { // a child opens neither: its parent keeps what it causes
 		p.Broker, p.Results = "memory://none", "memory://none"
 	}
@@ -156,8 +157,8 @@ func (x *world) plan(cfg worker.Config) string {
 func (x *world) start(cfg worker.Config) {
 	x.Helper()
 	conf := x.conf
-	if x.near != "" {
-		conf.BrokerURL = x.near
+	if x.near != nil {
+		conf = *x.near
 	}
 	x.app = appOf(conf, slog.New(slog.NewTextHandler(x.log, nil)), x.opts...)
 	declare(x.app, x.ledger.path)
@@ -234,6 +235,23 @@ func (x *world) missing() (list []string) {
 }
 
 const queue = "celery"
+
+// hearStarted collects events until each cell has begun for monitors too.
+func (x *world) hearStarted() {
+	x.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for n := 0; n < len(x.cells); {
+		e, err := x.heard.Next(ctx)
+		if err != nil {
+			x.Fatalf("after %d starts: %v\n%s", n, err, x.log.tail())
+		}
+		if e.Type == events.TaskStarted {
+			n++
+		}
+		x.hear(e)
+	}
+}
 
 // listen collects events until a number of workers have gone offline.
 func (x *world) listen(workers int) {
@@ -339,5 +357,5 @@ func child(text string) error {
 	}
 	app := appOf(lovage.Config{BrokerURL: p.Broker, ResultBackend: p.Results}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	declare(app, p.Ledger)
-	return worker.Run(context.Background(), app, worker.Config{Hostname: p.Hostname, Concurrency: p.Concurrency, Pool: p.Pool, TaskEvents: true, WithoutMingle: true, LookAhead: -1})
+	return worker.Run(context.Background(), app, worker.Config{Hostname: p.Hostname, Concurrency: p.Concurrency, Pool: p.Pool, Lease: p.Lease, TaskEvents: true, WithoutMingle: true, LookAhead: -1})
 }
