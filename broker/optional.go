@@ -111,7 +111,9 @@ type LeaseRenewer interface {
 // LossCounter counts, by message, the workers that died while they ran it. It
 // is asked just before an Orphaned message runs again, so that a first run
 // costs nothing and a message that was only waiting in a dead worker's hands
-// is not blamed.
+// is not blamed. The count is then one more than the delivery's Losses, however
+// often it is asked for; who has lost the run too, with a child process, sets
+// Losses to what was told and asks again.
 type LossCounter interface {
 	CountLoss(ctx context.Context, d *Delivery) (losses int, err error)
 }

@@ -166,8 +166,8 @@ func (c *consumer) Renew(ctx context.Context, held []*broker.Delivery) (lost []*
 }
 
 // CountLoss counts the worker that died on an orphaned message, once for each
-// delivery. The message is then no longer marked as an orphan. Counts are kept
-// by task id for 24 h.
+// value of the delivery's Losses. The message is then no longer marked as an
+// orphan. Counts are kept by task id for 24 h.
 func (c *consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, error) {
 	f, unlock, err := c.enter(ctx, OpLoss)
 	if err != nil {
@@ -179,7 +179,7 @@ func (c *consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	if n := s.lossesOf(cl.item, now); cl.counted {
+	if n := s.lossesOf(cl.item, now); cl.counted && n > d.Losses {
 		return n, f.reply()
 	}
 	cl.counted, cl.item.orphaned = true, false

@@ -161,9 +161,6 @@ func (j *job) died(err error) lovage.Outcome {
 	out := lovage.LostWorker(death.Error())
 	if !j.settled.Load() && j.s.set.RejectOnWorkerLost {
 		n, err := w.countLoss(j)
-		if j.d.Orphaned { // drivers count a delivery once, and this one is counted
-			n = max(n, j.r.Delivery.Losses+1)
-		}
 		limit := j.s.set.MaxWorkerLosses
 		switch {
 		case errors.Is(err, errSentAgain): // whoever takes the copy looks at the cap

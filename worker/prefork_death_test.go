@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/worker"
 )
 
@@ -73,6 +74,30 @@ func TestPreforkLosses(t *testing.T) {
 	}
 	if s := y.w.Stats(); s.Losses != 3 || s.Dead != 1 {
 		t.Errorf("stats: got %+v, want 3 losses and 1 dead", s)
+	}
+}
+
+// TestPreforkLossesAdd shows that the loss of a whole worker and those of
+// children add up.
+func TestPreforkLossesAdd(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{})
+	r := y.send(Errand{Do: "exit"})
+	dead := y.store.Process("dead")
+	cs, err := dead.Broker().Consume(t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("celery")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ds, err := cs.Claim(t.Context(), 1); err != nil || len(ds) != 1 {
+		t.Fatalf("claim: %v, %v", ds, err)
+	}
+	dead.Kill()
+	y.start()
+	if _, err := y.get(r); !errors.Is(err, lovage.ErrWorkerLost) || !strings.Contains(err.Error(), "3 workers died") {
+		t.Errorf("got %v, want a WorkerLostError after three deaths", err)
+	}
+	if runs := y.noted("run " + r.ID()); len(runs) != 2 {
+		t.Errorf("runs: got %q, want two: the first worker counts", runs)
 	}
 }
 

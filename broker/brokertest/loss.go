@@ -156,6 +156,30 @@ var lossCases = []testCase{
 		cs := w.leased(w.conn, w.h.Lease, "q")
 		w.ack(cs, w.expect(cs, "a")...)
 	}},
+	{"Loss/OfAChildAfterThatOfAWorker", []Ability{Killable, Losses}, func(w *world) {
+		w.orphan("a")
+		cs := w.leased(w.conn, w.h.Lease, "q")
+		d := w.expect(cs, "a")[0]
+		counter, ok := cs.(broker.LossCounter)
+		if !ok { // the copies of a LossMarker have a case of their own
+			w.ack(cs, d)
+			return
+		}
+		for range 2 {
+			if n := w.count(cs, d); n != 1 {
+				w.Errorf("asked again for one loss: got %d, want 1", n)
+			}
+		}
+		d.Losses = 1
+		if n, err := counter.CountLoss(w.ctx, d); n != 2 || err != nil {
+			w.Errorf("a loss more of one delivery: got %d, %v, want 2", n, err)
+		}
+		w.settle(cs, broker.Requeue, d)
+		if d = w.expect(cs, "a")[0]; d.Losses != 2 || d.Orphaned {
+			w.Errorf("requeued with %d losses, orphaned %v, want 2, false", d.Losses, d.Orphaned)
+		}
+		w.ack(cs, d)
+	}},
 	{"Loss/OfACopyThatWasTold", []Ability{Killable, Losses}, func(w *world) {
 		w.orphan("a")
 		cs := w.leased(w.conn, w.h.Lease, "q")

@@ -93,8 +93,8 @@ func (cs *Consumer) renew(ctx context.Context, id *identity, queues []string, ds
 }
 
 // CountLoss counts the worker that died on an orphaned message, once for each
-// delivery, and takes the mark of an orphan from it. The count is kept in the
-// message.
+// value of the delivery's Losses, and takes the mark of an orphan from it. The
+// count is kept in the message.
 func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, error) {
 	cl, _ := d.Claim.(*claim)
 	cs.mu.Lock()
@@ -105,7 +105,7 @@ func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, err
 	}
 	raw, m, counted := cl.raw, cl.marks, cl.counted
 	cs.mu.Unlock()
-	if counted {
+	if counted && m.losses > d.Losses {
 		return m.losses, nil
 	}
 	m.losses++

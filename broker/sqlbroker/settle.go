@@ -228,14 +228,14 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 }
 
 // CountLoss counts the worker that died on an orphaned message, once for each
-// delivery, and takes the mark of an orphan from it. Counts are kept by task id
-// for 24 h. It does not wait for the disk: the run starts after it, and a death
+// value of the delivery's Losses, and takes the mark of an orphan from it. Counts
+// are kept by task id for 24 h. It does not wait for the disk: the run starts after it, and a death
 // in between would count for a run that never was. Power loss may undo a count.
 func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, error) {
 	cl, _ := d.Claim.(*claim)
 	cs.mu.Lock()
 	_, running := cs.held[cl]
-	if running && cl.counted {
+	if running && cl.counted && cl.losses > d.Losses {
 		defer cs.mu.Unlock()
 		return cl.losses, nil
 	}
