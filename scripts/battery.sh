@@ -8,6 +8,8 @@ seed=${SEED:-1}
 failed=
 run() { go test -count=1 -timeout 60m -v "$@" | tee -a "$log" || failed=1; }
 run -run TestCrash ./internal/battery -battery -seed "$seed"
+run -run TestStorm ./internal/battery -battery -seed "$seed"
+run -run TestPathologies ./internal/battery -battery
 run -run TestChordsEndOnce ./internal/battery -chords 2000 -seed "$seed"
 run -run Stress ./worker -battery 250 -seed "$seed"
 run ./internal/faults -battery -seed "$seed"
@@ -28,8 +30,30 @@ run -run ETAFromPython ./broker/amqpbroker -battery
 	echo '| seed | confirmed | kills | stops | runs repeated | poisoned | given up | seconds |'
 	echo '|---|---|---|---|---|---|---|---|'
 	grep -o 'report {.*}' "$log" | sed 's/^report //' | while read -r line; do
-		echo "$line" | sed -E 's/\{"Seed":([0-9]+),"Confirmed":([0-9]+),"Kills":([0-9]+),"Stops":([0-9]+),"Restarts":([0-9]+),"Poisoned":([0-9]+),"GivenUp":([0-9]+),"Took":([0-9]+)[0-9]{9}\}/| \1 | \2 | \3 | \4 | \5 | \6 | \7 | \8 |/'
+		echo "$line" | sed -E 's/\{"Seed":([0-9]+),"Confirmed":([0-9]+),"Kills":([0-9]+),"Stops":([0-9]+),"Restarts":([0-9]+),"Poisoned":([0-9]+),"GivenUp":([0-9]+),"Took":([0-9]+)[0-9]{9},.*\}/| \1 | \2 | \3 | \4 | \5 | \6 | \7 | \8 |/'
 	done
+	echo
+	echo '## Storm'
+	echo
+	echo 'Two goroutine and two prefork workers of four slots each, and 10,000 tasks that come to every end there is: success,'
+	echo 'failure, retry, ignore, reject, soft and hard limits, panics, an ETA, a callback, a chain; and killers of their process'
+	echo '(SIGKILL, SIGSEGV, exit, a panic in a goroutine of its own, a stack overflow). Each second a worker or a child of'
+	echo 'one is killed. Each task came to the one end it was meant to and started at most three times if it was a killer; no'
+	echo 'slot was taken and no process left at the end. "Again" are runs that were repeated, "orphaned" is how long children'
+	echo 'outlived a killed parent at most.'
+	echo
+	echo '| store | seed | tasks | killers | workers killed | children killed | again | orphaned | seconds |'
+	echo '|---|---|---|---|---|---|---|---|---|'
+	grep -o 'storm {.*}' "$log" | sed -E 's/storm \{"store": "([^"]*)", "seed": ([0-9]+), "tasks": ([0-9]+), "killers": ([0-9]+), "kills": ([0-9]+), "children": ([0-9]+), "again": ([0-9]+), "orphaned": "([^"]*)", "seconds": ([0-9]+)\}/| \1 | \2 | \3 | \4 | \5 | \6 | \7 | \8 | \9 |/' | sort
+	echo
+	echo '## Pathologies'
+	echo
+	echo 'One task of each kind that harms its process, beside others that do not, with a worker that is started again when it'
+	echo 'is gone. The states are right, no slot is taken and no process left, and others ran on.'
+	echo
+	echo '| store | pool | deaths | innocent | seconds |'
+	echo '|---|---|---|---|---|'
+	grep -o 'pathology {.*}' "$log" | sed -E 's/pathology \{"store": "([^"]*)", "pool": "([^"]*)", "deaths": ([0-9]+), "innocent": ([0-9]+), "seconds": ([0-9]+)\}/| \1 | \2 | \3 | \4 | \5 |/' | sort
 	echo
 	echo '## Chords'
 	echo

@@ -50,12 +50,12 @@ func chordApp(broker, results string, l *ledger, log *slog.Logger) *lovage.App {
 	return app
 }
 
-func runChordWorker(broker, results, ledgerPath string) error {
-	l, err := openLedger(ledgerPath)
+func runChordWorker(r role) error {
+	l, err := openLedger(r.Ledger)
 	if err != nil {
 		return err
 	}
-	app := chordApp(broker, results, l, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	app := chordApp(r.Broker, r.Results, l, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	w := worker.New(app, worker.Config{Concurrency: 4, Lease: 3 * time.Second, Ready: func(worker.Info) { fmt.Println("ready") }})
@@ -91,8 +91,8 @@ func TestChordsEndOnce(t *testing.T) {
 			}
 			dir := t.TempDir()
 			path := filepath.Join(dir, "ledger")
-			role := fmt.Sprintf("chords|%s|%s|%s", broker, results, path)
-			workers := []*proc{start(t, dir, role), start(t, dir, role), start(t, dir, role)}
+			r := role{Kind: "chords", Broker: broker, Results: results, Ledger: path}
+			workers := []*process{start(t, dir, r), start(t, dir, r), start(t, dir, r)}
 			t.Cleanup(func() {
 				for _, w := range workers {
 					_ = w.cmd.Process.Kill()
@@ -116,7 +116,7 @@ func TestChordsEndOnce(t *testing.T) {
 					i := rng.IntN(len(workers))
 					_ = workers[i].cmd.Process.Kill()
 					<-workers[i].gone
-					workers[i] = start(t, dir, role)
+					workers[i] = start(t, dir, r)
 					n++
 				}
 			}()

@@ -5,3 +5,5 @@ package battery_test
 import "syscall"
 
 func deathSignal() *syscall.SysProcAttr { return nil }
+
+func starve() { select {} }

@@ -23,8 +23,8 @@ var calls = flag.Int("calls", 15, "calls of each client of the retry test")
 func TestRetriesAreAnswered(t *testing.T) {
 	dir := t.TempDir()
 	url := fmt.Sprintf("sqlite://%s?lease=5s", filepath.Join(dir, "retry.db"))
-	role := fmt.Sprintf("worker|%s|%s|2", url, filepath.Join(dir, "ledger"))
-	workers := []*proc{start(t, dir, role), start(t, dir, role)}
+	r := role{Kind: "worker", Broker: url, Results: url, Ledger: filepath.Join(dir, "ledger"), Slots: 2, Mix: "calm"}
+	workers := []*process{start(t, dir, r), start(t, dir, r)}
 	t.Cleanup(func() {
 		for _, w := range workers {
 			_ = w.cmd.Process.Kill()
@@ -39,7 +39,7 @@ func TestRetriesAreAnswered(t *testing.T) {
 	for c := range clients {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(*seed, uint64(c)))
-			p := newParts(url, nil, slog.New(slog.DiscardHandler))
+			p := newParts(r, nil, slog.New(slog.DiscardHandler))
 			defer p.app.Close(context.Background())
 			for i := range *calls {
 				in := flaky{Failures: rng.IntN(3), Millis: 10 + rng.IntN(190)}
@@ -75,7 +75,7 @@ func TestRetriesAreAnswered(t *testing.T) {
 			_ = workers[i].cmd.Process.Kill()
 			<-workers[i].gone
 			kills++
-			workers[i] = start(t, dir, role)
+			workers[i] = start(t, dir, r)
 			continue
 		case <-done:
 		}

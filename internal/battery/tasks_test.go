@@ -2,121 +2,73 @@ package battery_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"os"
 	"os/signal"
-	"strconv"
-	"sync"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/lovage-go/lovage"
+	_ "github.com/lovage-go/lovage/backend/redisbackend"
 	_ "github.com/lovage-go/lovage/backend/sqlbackend"
+	_ "github.com/lovage-go/lovage/broker/amqpbroker"
+	_ "github.com/lovage-go/lovage/broker/redisbroker"
 	_ "github.com/lovage-go/lovage/broker/sqlbroker"
+	"github.com/lovage-go/lovage/internal/proc"
+	"github.com/lovage-go/lovage/protocol"
 	"github.com/lovage-go/lovage/worker"
 )
 
-// fate is what a task is meant to come to. It is read off its id, so that any
-// process, and the judge, know it without asking the store.
-type fate int
-
-const (
-	succeeds fate = iota
-	fails
-	retriesOnce
-	linked   // succeeds and calls battery.after
-	poisoned // kills its process each time
-	fates
-)
-
-func fateOf(id string, poison bool) fate {
-	h := fnv.New32a()
-	h.Write([]byte(id))
-	n := h.Sum32()
-	if poison && n%500 == 7 {
-		return poisoned
-	}
-	switch n % 10 {
-	case 0:
-		return fails
-	case 1:
-		return retriesOnce
-	case 2, 3:
-		return linked
-	}
-	return succeeds
-}
-
-// ledger is an append-only file: one line a write, which the kernel keeps
-// whatever becomes of the process.
-type ledger struct {
-	mu sync.Mutex
-	f  *os.File
-}
-
-func openLedger(path string) (*ledger, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	return &ledger{f: f}, err
-}
-
-func (l *ledger) write(words ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, err := fmt.Fprintln(l.f, words...); err != nil {
-		panic(err)
-	}
-}
-
-// work is the argument of battery.work.
+// work is the argument of battery.work and battery.kill.
 type work struct {
 	ID     string
 	Millis int
-	Poison bool
+	Mix    string
+	Due    int64 // in ms; 0: at once
+	Bytes  int   // that it takes
 }
 
 // flaky is the argument of battery.flaky, which fails as often and is tried
 // again after as many milliseconds.
 type flaky struct{ Failures, Millis int }
 
+// What the limits of a task are, and how long after its own a deaf one returns.
+const (
+	softLimit = 200 * time.Millisecond
+	hardLimit = 300 * time.Millisecond
+	tooLate   = time.Second
+)
+
 type parts struct {
-	app   *lovage.App
-	work  *lovage.Handle[work, string]
-	after *lovage.Handle[string, string]
-	flaky *lovage.Handle[flaky, int]
+	app    *lovage.App
+	ledger *ledger
+	work   *lovage.Handle[work, string]
+	kill   *lovage.Handle[work, string]
+	after  *lovage.Handle[string, string]
+	flaky  *lovage.Handle[flaky, int]
 }
 
-func newParts(url string, l *ledger, log *slog.Logger) *parts {
-	app := lovage.New("battery", lovage.Config{BrokerURL: url, ResultBackend: url}, lovage.WithLogger(log))
-	p := &parts{app: app}
-	p.work = lovage.Func(app, "battery.work", func(ctx context.Context, in work) (string, error) {
-		r := lovage.RequestFrom(ctx)
-		l.write("start", in.ID, r.Retries, os.Getpid())
-		select {
-		case <-time.After(time.Duration(in.Millis) * time.Millisecond):
-		case <-ctx.Done():
-			return "", context.Cause(ctx)
-		}
-		defer func() { l.write("end", in.ID, r.Retries, os.Getpid()) }()
-		switch fateOf(in.ID, in.Poison) {
-		case poisoned:
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		case fails:
-			return "", errors.New("meant to fail")
-		case retriesOnce:
-			if r.Retries == 0 {
-				return "", lovage.Retry(errors.New("once more"), lovage.Countdown(50*time.Millisecond))
-			}
-		}
-		return "done " + in.ID, nil
-	})
+func newParts(r role, l *ledger, log *slog.Logger) *parts {
+	app := lovage.New("battery", lovage.Config{BrokerURL: r.Broker, ResultBackend: r.Results}, lovage.WithLogger(log))
+	p := &parts{app: app, ledger: l}
+	var innocent, killer []lovage.TaskOption
+	if r.Mix != "crash" { // there, who dies beside a killer too often is given up, and counted
+		innocent = append(innocent, lovage.MaxWorkerLosses(lovage.NoLimit))
+	}
+	if r.Losses > 0 {
+		killer = append(killer, lovage.MaxWorkerLosses(r.Losses))
+	}
+	p.work = lovage.Func(app, "battery.work", p.run, innocent...)
+	p.kill = lovage.Func(app, "battery.kill", p.run, killer...)
 	p.after = lovage.Func(app, "battery.after", func(ctx context.Context, parent string) (string, error) {
 		l.write("after", parent, lovage.RequestFrom(ctx).ID, os.Getpid())
 		return parent, nil
-	})
+	}, innocent...)
 	p.flaky = lovage.Func(app, "battery.flaky", func(ctx context.Context, in flaky) (int, error) {
 		if n := lovage.RequestFrom(ctx).Retries; n < in.Failures {
 			return 0, lovage.Retry(errors.New("once more"), lovage.Countdown(time.Duration(in.Millis)*time.Millisecond))
@@ -126,44 +78,192 @@ func newParts(url string, l *ledger, log *slog.Logger) *parts {
 	return p
 }
 
+func (p *parts) run(ctx context.Context, in work) (string, error) {
+	r := lovage.RequestFrom(ctx)
+	p.ledger.write("start", in.ID, r.Retries, os.Getpid())
+	if in.Due > time.Now().UnixMilli() {
+		p.ledger.write("early", in.ID)
+	}
+	select {
+	case <-time.After(time.Duration(in.Millis) * time.Millisecond):
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	defer func() { p.ledger.write("end", in.ID, r.Retries, os.Getpid()) }()
+	switch f := fateOf(in.ID, in.Mix); f.name {
+	case "fail":
+		return "", errors.New("meant to fail")
+	case "retry":
+		if r.Retries == 0 {
+			return "", lovage.Retry(errors.New("once more"), lovage.Countdown(50*time.Millisecond))
+		}
+	case "ignore":
+		return "", lovage.ErrIgnore
+	case "reject":
+		return "", lovage.Reject(errors.New("not wanted"), false)
+	case "panic":
+		panic("meant to")
+	case "soft":
+		<-ctx.Done()
+		return "", context.Cause(ctx)
+	case "hard":
+		<-time.After(hardLimit + tooLate)
+	case "deaf":
+		select {}
+	case "leak":
+		for range 100 {
+			go func() { select {} }()
+		}
+	case "hoard":
+		keepAlive = touched(in.Bytes)
+	default:
+		if f.kills {
+			die(f.name)
+		}
+	}
+	return "done " + in.ID, nil
+}
+
+// keepAlive is what a task has taken and not given back.
+var keepAlive []byte
+
+// touched is memory that the system has really given.
+func touched(n int) []byte {
+	b := make([]byte, n)
+	for i := 0; i < n; i += os.Getpagesize() {
+		b[i] = 1
+	}
+	return b
+}
+
+// die ends this process.
+func die(how string) {
+	self := os.Getpid()
+	switch how {
+	case "kill":
+		_ = syscall.Kill(self, syscall.SIGKILL)
+	case "exit":
+		os.Exit(7)
+	case "segv":
+		_ = syscall.Kill(self, syscall.SIGSEGV)
+	case "alone":
+		go panic("meant to, alone")
+	case "overflow":
+		debug.SetMaxStack(1 << 20)
+		deeper(0)
+	case "memory":
+		starve()
+	}
+	select {}
+}
+
+func deeper(n int) int {
+	var pad [1024]byte
+	pad[n%1024] = 1
+	if n < 0 { // never
+		return 0
+	}
+	return deeper(n+1) + int(pad[0])
+}
+
 // runWorker is a worker process.
-func runWorker(url, ledgerPath string, concurrency int) error {
-	l, err := openLedger(ledgerPath)
+func runWorker(r role) error {
+	l, err := openLedger(r.Ledger)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	p := newParts(url, l, log)
+	p := newParts(r, l, log)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	w := worker.New(p.app, worker.Config{Concurrency: concurrency, Ready: func(worker.Info) { fmt.Println("ready") }})
+	w := worker.New(p.app, worker.Config{
+		Pool: r.Pool, Concurrency: r.Slots, Lease: r.Lease, MaxMemoryPerChild: r.Memory,
+		Ready: func(worker.Info) { fmt.Println("ready") },
+	})
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	if !proc.IsChild() {
+		go tell(w, asked)
+	}
 	if err := w.Run(ctx); err != nil {
 		return err
 	}
 	return p.app.Close(context.Background())
 }
 
-// runProducer sends tasks of a prefix until it is stopped, and writes each id
-// to its ledger once the store has confirmed it.
-func runProducer(url, ledgerPath, prefix string, n int, poison bool) error {
-	l, err := openLedger(ledgerPath)
+// tell prints the state of a worker whenever it is asked for.
+func tell(w *worker.Worker, asked <-chan os.Signal) {
+	for range asked {
+		s := w.Stats()
+		b, err := json.Marshal(state{s.SlotsUsed, s.Active, s.Reserved, s.Finishing, s.Stuck, runtime.NumGoroutine(), s.Processed})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(string(b))
+	}
+}
+
+// send sends a task, with what its fate asks for.
+func (p *parts) send(ctx context.Context, in work) (err error) {
+	opts := []lovage.CallOption{lovage.TaskID(in.ID)}
+	f := fateOf(in.ID, in.Mix)
+	switch f.name {
+	case "chain":
+		return p.chain(ctx, in)
+	case "link":
+		opts = append(opts, lovage.Link(p.after.S(in.ID)))
+	case "eta":
+		due := time.Now().Add(time.Second)
+		in.Due = due.UnixMilli()
+		opts = append(opts, lovage.ETA(due))
+	case "soft":
+		opts = append(opts, lovage.SoftTimeLimit(softLimit))
+	case "hard", "deaf":
+		opts = append(opts, lovage.TimeLimit(hardLimit))
+	}
+	h := p.work
+	if f.kills {
+		h = p.kill
+	}
+	_, err = h.Delay(ctx, in, opts...)
+	return err
+}
+
+// steps are the ids of the later steps of a chain.
+func steps(id string) []string { return []string{id + ":2", id + ":3"} }
+
+// chain sends a chain of a task and two steps more.
+func (p *parts) chain(ctx context.Context, in work) error {
+	step := func(id string) string {
+		return fmt.Sprintf(`{"task": "battery.after", "args": [%q], "kwargs": {}, "options": {"task_id": %q}, "subtask_type": null, "immutable": true}`, id, id)
+	}
+	ids := steps(in.ID)
+	return p.app.PublishMessages(ctx, &protocol.Message{
+		Queue: "celery", RoutingKey: "celery",
+		Body:       fmt.Appendf(nil, `[[%q, %d, %q, 0, 0], {}, {"callbacks": null, "errbacks": null, "chain": [%s, %s], "chord": null}]`, in.ID, in.Millis, in.Mix, step(ids[1]), step(ids[0])),
+		Headers:    protocol.Headers{Lang: "py", Task: "battery.work", ID: in.ID, RootID: in.ID},
+		Properties: protocol.Properties{ContentType: "application/json", ContentEncoding: "utf-8", CorrelationID: in.ID, DeliveryMode: 2},
+	})
+}
+
+// runProducer sends tasks and writes each id to its ledger once the store has
+// confirmed it.
+func runProducer(r role) error {
+	l, err := openLedger(r.Ledger)
 	if err != nil {
 		return err
 	}
-	p := newParts(url, l, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	p := newParts(r, l, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	ctx := context.Background()
 	fmt.Println("ready")
-	for i := range n {
-		id := prefix + "-" + strconv.Itoa(i)
-		opts := []lovage.CallOption{lovage.TaskID(id)}
-		if fateOf(id, poison) == linked {
-			opts = append(opts, lovage.Link(p.after.S(id)))
+	began := time.Now()
+	for i := range r.Tasks {
+		<-time.After(time.Until(began.Add(time.Duration(i) * r.Pace)))
+		in := work{ID: fmt.Sprint(r.Prefix, "-", i), Millis: i % 23, Mix: r.Mix}
+		if err := p.send(ctx, in); err != nil {
+			return fmt.Errorf("send %s: %w", in.ID, err)
 		}
-		in := work{ID: id, Millis: i % 23, Poison: poison}
-		if _, err := p.work.Delay(ctx, in, opts...); err != nil {
-			return fmt.Errorf("send %s: %w", id, err)
-		}
-		l.write("sent", id)
+		l.write("sent", in.ID)
 	}
 	return p.app.Close(ctx)
 }
