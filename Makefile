@@ -40,8 +40,8 @@ fmt: ## format the code
 interop: deps ## against real Celery: Python on one end, Go on the other
 	$(GO) test -count=1 -run Interop ./...
 
-bench: ## measure beside raw loops and peers; installs redis, Celery, postgresql; ARGS=-short takes a minute or two
-	@scripts/deps.sh celery redis postgres
+bench: ## measure beside raw loops and peers; installs redis, Celery, postgresql, rabbitmq; ARGS=-short takes a minute or two
+	@scripts/deps.sh celery redis postgres rabbitmq
 	cd bench && $(GO) run . $(ARGS)
 
 battery: ## the long batteries, some minutes; writes docs/battery.md

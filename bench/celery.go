@@ -16,9 +16,10 @@ import (
 
 // celeryPeer is Python's Celery, as apt has it.
 type celeryPeer struct {
-	title string
-	best  bool
-	dir   string // where its module is put
+	title  string
+	best   bool
+	rabbit bool   // on RabbitMQ with results by rpc, else on Redis
+	dir    string // where its module is put
 }
 
 //go:embed celery_app.py
@@ -41,7 +42,7 @@ func (c celeryPeer) command(b *bed, results bool, args ...string) *exec.Cmd {
 	cmd := exec.Command(python, args...)
 	cmd.Dir = c.dir
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONPATH=" + c.dir, "C_FORCE_ROOT=1", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1",
-		"BENCH_URL=" + b.redis.url, "BENCH_RESULTS=" + flagText(results), "BENCH_BEST=" + flagText(c.best)}
+		"BENCH_URL=" + c.server(b).url, "BENCH_BACKEND=" + c.backend(b), "BENCH_RESULTS=" + flagText(results), "BENCH_BEST=" + flagText(c.best)}
 	return cmd
 }
 
@@ -52,7 +53,19 @@ func flagText(on bool) string {
 	return ""
 }
 
-func (celeryPeer) server(b *bed) *server { return b.redis }
+func (c celeryPeer) server(b *bed) *server {
+	if c.rabbit {
+		return b.rabbit
+	}
+	return b.redis
+}
+
+func (c celeryPeer) backend(b *bed) string {
+	if c.rabbit {
+		return "rpc://"
+	}
+	return b.redis.url
+}
 
 func (c celeryPeer) worker(ctx context.Context, b *bed, results bool) (*process, error) {
 	args := []string{"-m", "celery", "-A", "celery_app", "worker", "-l", "ERROR"}
@@ -64,18 +77,23 @@ func (c celeryPeer) worker(ctx context.Context, b *bed, results bool) (*process,
 
 // open has Lovage's client fill the queue, with the same messages and faster.
 func (c celeryPeer) open(ctx context.Context, b *bed, results bool) (queue, error) {
-	q, err := lovagePeer{}.open(ctx, b, results)
+	var own peer = lovagePeer{}
+	if c.rabbit {
+		own = lovageRabbit{}
+	}
+	q, err := own.open(ctx, b, results)
 	if err != nil {
 		return nil, err
 	}
-	return &celeryQueue{lovageQueue: q.(*lovageQueue), peer: c, bed: b}, nil
+	return &celeryQueue{queue: q, peer: c, bed: b, results: results}, nil
 }
 
 // celeryQueue measures calls with Celery's own client, in its process.
 type celeryQueue struct {
-	*lovageQueue
-	peer celeryPeer
-	bed  *bed
+	queue
+	peer    celeryPeer
+	bed     *bed
+	results bool
 }
 
 func (q *celeryQueue) python(ctx context.Context, args ...string) ([]float64, error) {

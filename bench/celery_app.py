@@ -9,7 +9,7 @@ from celery import Celery
 from celery.signals import worker_ready
 
 URL = os.environ["BENCH_URL"]
-app = Celery("bench", broker=URL, backend=URL)
+app = Celery("bench", broker=URL, backend=os.environ["BENCH_BACKEND"])
 app.conf.update(broker_pool_limit=40, worker_hijack_root_logger=False)
 
 

@@ -17,6 +17,20 @@ type drained struct {
 
 func (d drained) rate() float64 { return float64(d.tasks) / d.seconds }
 
+func (d *drained) sum(one drained) {
+	d.tasks += one.tasks
+	d.seconds += one.seconds
+	d.worker += one.worker
+	d.server += one.server
+	d.rss = one.rss
+}
+
+// perTask makes CPU times of sums those of a task.
+func (d *drained) perTask() {
+	d.worker /= float64(d.tasks)
+	d.server /= float64(d.tasks)
+}
+
 // drain lets a worker that is up and warm empty a backlog of n tasks, times
 // times, each time from the moment the backlog is released.
 func drain(ctx context.Context, p peer, b *bed, n, times int, results bool) (d drained, err error) {
@@ -38,14 +52,9 @@ func drain(ctx context.Context, p peer, b *bed, n, times int, results bool) (d d
 		if err != nil {
 			return d, err
 		}
-		d.tasks += one.tasks
-		d.seconds += one.seconds
-		d.worker += one.worker
-		d.server += one.server
-		d.rss = one.rss
+		d.sum(one)
 	}
-	d.worker /= float64(d.tasks)
-	d.server /= float64(d.tasks)
+	d.perTask()
 	return d, q.clear(ctx)
 }
 

@@ -6,6 +6,7 @@ require (
 	github.com/google/uuid v1.6.0
 	github.com/jackc/pgx/v5 v5.11.0
 	github.com/lovage-go/lovage v0.0.0
+	github.com/rabbitmq/amqp091-go v1.16.0
 	github.com/riverqueue/river/rivertype v0.51.2
 	modernc.org/sqlite v1.61.1
 )

@@ -1,17 +1,18 @@
 // Command bench measures Lovage on one machine: on SQLite beside a bare loop over
 // the same driver, on Redis beside raw loops of the same client library and beside
-// Celery, asynq and River. All is measured in one run, in turn, several rounds;
+// Celery, asynq and River, on RabbitMQ beside raw loops and Celery. All is measured in one run, in turn, several rounds;
 // medians and ratios are printed, and whether each bar is met.
 //
 //	go run .                     the usual size, some ten minutes
 //	go run . -short              a minute, to see that it works
-//	go run . -only redis/worker  one part; -only redis for all on Redis
+//	go run . -only redis/worker  one part; -only redis for all on Redis,
+//	                             -only rabbitmq for all on RabbitMQ
 //	go run . -o ../docs/bench.md writes the report as a page too
 //	go run . -json               for scripts
 //
 // It starts its own servers on ports of their own: redis-server, and PostgreSQL
-// for River; Celery is the system's (apt: redis-server postgresql python3-celery
-// python3-redis). Times on shared machines drift: compare ratios of one run, not
+// for River, and rabbitmq-server; Celery is the system's (apt: redis-server postgresql
+// rabbitmq-server python3-celery python3-redis). Times on shared machines drift: compare ratios of one run, not
 // figures of two, and CPU per task rather than rates.
 package main
 
@@ -69,13 +70,13 @@ func bench() {
 	flag.BoolVar(&o.short, "short", false, "small sizes: does it work")
 	flag.BoolVar(&o.json, "json", false, "print the report as JSON")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each rate is measured")
-	flag.IntVar(&o.backlog, "backlog", 0, "the largest backlog, in tasks; 0 is 100,000 on SQLite and 1,000,000 on Redis")
+	flag.IntVar(&o.backlog, "backlog", 0, "the largest backlog, in tasks; 0 is 100,000 on SQLite and 1,000,000 on servers")
 	flag.IntVar(&o.delayed, "delayed", 1_000_000, "delayed tasks in the SQLite store for the RSS figure")
 	flag.IntVar(&o.roundTrips, "roundtrips", 1000, "calls for the latency figure")
 	flag.IntVar(&o.concurrency, "c", runtime.NumCPU(), "concurrency of the worker on SQLite")
 	flag.StringVar(&o.synchronous, "synchronous", "", "SQLite synchronous: full or normal; empty is Lovage's default")
 	flag.StringVar(&o.only, "only", "", "run only the parts whose name contains one of these, with commas between: "+partNames())
-	flag.StringVar(&o.peers, "peers", "", "measure only the peers on Redis whose name contains one of these, with commas between: celery, asynq, river; Lovage and the raw loop always are")
+	flag.StringVar(&o.peers, "peers", "", "measure only the peers on servers whose name contains one of these, with commas between: celery, asynq, river; Lovage and the raw loop always are")
 	flag.StringVar(&o.dir, "dir", "", "where the files go; empty is a temporary directory")
 	flag.StringVar(&o.page, "o", "", "write the report to this file too, as Markdown")
 	flag.BoolVar(&o.keep, "keep", false, "keep the files")
@@ -105,17 +106,15 @@ func run(ctx context.Context, o *options) error {
 			defer os.RemoveAll(dir)
 		}
 	}
+	o.bed = &bed{}
+	defer o.bed.stop()
 	r := newReport(o)
 	for _, part := range parts {
 		if !r.wanted(part.name) {
 			continue
 		}
-		if strings.HasPrefix(part.name, "redis/") && o.bed == nil {
-			o.bed = &bed{}
-			defer o.bed.stop()
-			if err := o.bed.start(ctx, o.dir); err != nil {
-				return err
-			}
+		if err := o.bed.start(ctx, o.dir, part.name); err != nil {
+			return err
 		}
 		r.progress(part.name)
 		r.part(part.name)
@@ -156,6 +155,12 @@ var parts = []part{
 	{"redis/latency", redisLatency},
 	{"redis/parked", redisParked},
 	{"redis/idle", redisIdle},
+	{"rabbitmq/enqueue", rabbitEnqueue},
+	{"rabbitmq/worker", rabbitWorker},
+	{"rabbitmq/flat", rabbitFlat},
+	{"rabbitmq/latency", rabbitLatency},
+	{"rabbitmq/parked", rabbitParked},
+	{"rabbitmq/idle", rabbitIdle},
 }
 
 func partNames() string {

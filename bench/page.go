@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 )
@@ -18,9 +19,9 @@ func (r *report) writePage(file string) error {
 	fmt.Fprintf(&b, "figure is the median of the rounds, which take turns; the span is beside it. On a busy machine the ratios and\n")
 	fmt.Fprintf(&b, "the CPU per task say more than the rates; the load average was %s.\n", r.Load)
 	if len(r.Bars) > 0 {
-		fmt.Fprintf(&b, "\n## Bars\n\n| figure | asked | got | |\n|---|---|---|---|\n")
+		fmt.Fprintf(&b, "\n## Bars\n\n| on | figure | asked | got | |\n|---|---|---|---|---|\n")
 		for _, x := range r.Bars {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", x.Figure, x.Asked, x.Got, x.word())
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", x.Store, x.Figure, x.Asked, x.Got, x.word())
 		}
 	}
 	last := ""
@@ -61,6 +62,10 @@ func machine() string {
 		if _, v, ok := strings.Cut(string(out), "v="); ok {
 			parts = append(parts, "Redis "+strings.Fields(v)[0])
 		}
+	}
+	if dirs, _ := filepath.Glob("/usr/lib/rabbitmq/lib/rabbitmq_server-*"); len(dirs) > 0 {
+		_, v, _ := strings.Cut(filepath.Base(dirs[0]), "-")
+		parts = append(parts, "RabbitMQ "+v)
 	}
 	return strings.Join(parts, ", ")
 }

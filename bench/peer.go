@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,18 +51,24 @@ type bulker interface {
 type bed struct {
 	redis    *server
 	postgres *server
+	rabbit   *server
 }
 
-func (b *bed) start(ctx context.Context, dir string) (err error) {
-	if b.redis, err = startRedis(ctx); err != nil {
-		return err
+// start starts what the parts of a name need, once.
+func (b *bed) start(ctx context.Context, dir, part string) (err error) {
+	switch {
+	case strings.HasPrefix(part, "redis/") && b.redis == nil:
+		if b.redis, err = startRedis(ctx); err == nil {
+			b.postgres, err = startPostgres(ctx, dir)
+		}
+	case strings.HasPrefix(part, "rabbitmq/") && b.rabbit == nil:
+		b.rabbit, err = startRabbit(ctx, dir)
 	}
-	b.postgres, err = startPostgres(ctx, dir)
 	return err
 }
 
 func (b *bed) stop() {
-	for _, s := range []*server{b.redis, b.postgres} {
+	for _, s := range []*server{b.redis, b.postgres, b.rabbit} {
 		if s != nil {
 			s.stop()
 		}
@@ -71,8 +78,16 @@ func (b *bed) stop() {
 // server is a server process that was started for this run.
 type server struct {
 	*process
-	url  string // for clients
-	addr string
+	beside *process // that it needs, nil: none
+	url    string   // for clients
+	addr   string
+}
+
+func (s *server) stop() {
+	s.process.stop()
+	if s.beside != nil {
+		s.beside.stop()
+	}
 }
 
 // share spreads n calls over callers goroutines and tells how long it took.

@@ -48,7 +48,14 @@ func redisEnqueue(ctx context.Context, o *options, r *report) error {
 	work := append(bestOnes(peers), barePeer{title: "raw client"})
 	for range o.rounds {
 		for _, p := range work {
-			if err := enqueueOnce(ctx, o, r, p); err != nil {
+			single, many := 10_000, 100_000
+			switch p.(type) {
+			case celeryPeer:
+				single, many = 1000, 3200
+			case riverPeer:
+				single, many = 1000, 5000
+			}
+			if err := enqueueOnce(ctx, o, r, p, single, many); err != nil {
 				return fmt.Errorf("%s: %w", p.name(), err)
 			}
 		}
@@ -63,19 +70,13 @@ func redisEnqueue(ctx context.Context, o *options, r *report) error {
 	return nil
 }
 
-func enqueueOnce(ctx context.Context, o *options, r *report, p peer) error {
+// enqueueOnce has one caller send so many tasks, and many callers so many.
+func enqueueOnce(ctx context.Context, o *options, r *report, p peer, single, many int) error {
 	q, err := p.open(ctx, o.bed, true)
 	if err != nil {
 		return err
 	}
 	defer q.close()
-	single, many := 10_000, 100_000
-	switch q.(type) {
-	case *celeryQueue:
-		single, many = 1000, 3200
-	case *riverQueue:
-		single, many = 1000, 5000
-	}
 	if o.short {
 		single, many = single/10, many/10
 	}
@@ -100,7 +101,7 @@ func enqueueOnce(ctx context.Context, o *options, r *report, p peer) error {
 			return err
 		}
 	}
-	if b, ok := q.(bulker); ok && p.name() != "celery best" {
+	if b, ok := q.(bulker); ok {
 		took, err := b.bulk(ctx, many)
 		if err != nil {
 			return err
@@ -273,34 +274,41 @@ func redisIdle(ctx context.Context, o *options, r *report) error {
 	if err != nil {
 		return err
 	}
-	settle, measure := 2*time.Second, 10*time.Second
-	if o.short {
-		settle, measure = 500*time.Millisecond, 2*time.Second
-	}
 	for range o.rounds {
 		for _, p := range bestOnes(peers) {
-			q, err := p.open(ctx, o.bed, true)
-			if err != nil {
-				return err
+			if err := idleOnce(ctx, o, r, p); err != nil {
+				return fmt.Errorf("%s: %w", p.name(), err)
 			}
-			q.close()
-			w, err := p.worker(ctx, o.bed, true)
-			if err != nil {
-				return err
-			}
-			r.add("start-up to ready: "+p.name(), "ms", w.took.Seconds()*1e3)
-			time.Sleep(settle)
-			cpu, rss, err := idle(w, measure)
-			w.stop()
-			if err != nil {
-				return err
-			}
-			r.add("idle CPU: "+p.name(), "% of a core", cpu)
-			r.add("idle RSS: "+p.name(), "MiB", rss)
 		}
 	}
 	r.below("start-up to ready: lovage", 100)
 	r.below("idle CPU: lovage", 0.5)
+	return nil
+}
+
+func idleOnce(ctx context.Context, o *options, r *report, p peer) error {
+	settle, measure := 2*time.Second, 10*time.Second
+	if o.short {
+		settle, measure = 500*time.Millisecond, 2*time.Second
+	}
+	q, err := p.open(ctx, o.bed, true)
+	if err != nil {
+		return err
+	}
+	q.close()
+	w, err := p.worker(ctx, o.bed, true)
+	if err != nil {
+		return err
+	}
+	r.add("start-up to ready: "+p.name(), "ms", w.took.Seconds()*1e3)
+	time.Sleep(settle)
+	cpu, rss, err := idle(w, measure)
+	w.stop()
+	if err != nil {
+		return err
+	}
+	r.add("idle CPU: "+p.name(), "% of a core", cpu)
+	r.add("idle RSS: "+p.name(), "MiB", rss)
 	return nil
 }
 

@@ -42,6 +42,7 @@ type figure struct {
 
 // bar is something that is asked for, and what came of it.
 type bar struct {
+	Store  string `json:"store"`
 	Figure string `json:"figure"`
 	Asked  string `json:"asked"`
 	Got    string `json:"got"`
@@ -71,25 +72,30 @@ func (r *report) progress(text string) {
 }
 
 func (r *report) add(name, unit string, v float64) *figure {
-	for _, f := range r.Figures {
-		if f.Name == name {
-			f.Values = append(f.Values, v)
-			f.Median = median(f.Values)
-			return f
-		}
+	if f := r.find(name); f != nil {
+		f.Values = append(f.Values, v)
+		f.Median = median(f.Values)
+		return f
 	}
 	f := &figure{Part: r.now, Name: name, Unit: unit, Values: []float64{v}, Median: v}
 	r.Figures = append(r.Figures, f)
 	return f
 }
 
+// find looks among the figures on the store that is measured now.
 func (r *report) find(name string) *figure {
 	for _, f := range r.Figures {
-		if f.Name == name {
+		if f.Name == name && store(f.Part) == store(r.now) {
 			return f
 		}
 	}
 	return nil
+}
+
+// store is what a part measures on: sqlite, redis, rabbitmq.
+func store(part string) string {
+	name, _, _ := strings.Cut(part, "/")
+	return name
 }
 
 // compare notes the ratio of a figure to another one.
@@ -126,13 +132,13 @@ func (r *report) hold(name, of, asked string, met func(ratio float64) bool) {
 		return
 	}
 	ratio := f.Median / base.Median
-	r.Bars = append(r.Bars, bar{name, asked, fmt.Sprintf("%.2fx (%s to %s %s)", ratio, number(f.Median), number(base.Median), f.Unit), met(ratio)})
+	r.Bars = append(r.Bars, bar{store(r.now), name, asked, fmt.Sprintf("%.2fx (%s to %s %s)", ratio, number(f.Median), number(base.Median), f.Unit), met(ratio)})
 }
 
 // below holds a figure against a bound.
 func (r *report) below(name string, bound float64) {
 	if f := r.find(name); f != nil {
-		r.Bars = append(r.Bars, bar{name, fmt.Sprintf("under %g %s", bound, f.Unit), number(f.Median) + " " + f.Unit, f.Median < bound})
+		r.Bars = append(r.Bars, bar{store(r.now), name, fmt.Sprintf("under %g %s", bound, f.Unit), number(f.Median) + " " + f.Unit, f.Median < bound})
 	}
 }
 
@@ -161,7 +167,7 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintln(w)
 	}
 	for _, b := range r.Bars {
-		fmt.Fprintf(w, "%-6s  %s: %s, asked %s\n", b.word(), b.Figure, b.Got, b.Asked)
+		fmt.Fprintf(w, "%-6s  %s: %s: %s, asked %s\n", b.word(), b.Store, b.Figure, b.Got, b.Asked)
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintln(w, n)

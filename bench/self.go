@@ -22,6 +22,7 @@ var selves = map[string]func(ctx context.Context, url string, results bool, read
 	"asynq default": asynqWorker(asynqDefault),
 	"river":         riverWorker(riverBest),
 	"river default": riverWorker(riverDefault),
+	"rabbitmq":      rabbitWorkerProcess,
 }
 
 func startSelf(ctx context.Context, name, url string, results bool, more ...string) (*process, error) {
@@ -43,8 +44,11 @@ func runSelf(args []string) error {
 	defer profile()()
 	results := args[2] == "true"
 	ready := func() { fmt.Println("ready") }
-	if args[0] == "bare" {
+	switch args[0] {
+	case "bare":
 		return bareWorker(ctx, args[1], results, args[3:], ready)
+	case "bare rabbitmq":
+		return bareRabbitWorker(ctx, args[1], args[3:], ready)
 	}
 	return selves[args[0]](ctx, args[1], results, ready)
 }
