@@ -34,6 +34,7 @@ type session struct {
 	conn *amqp.Connection
 	raw  net.Conn
 	tap  *mended
+	wire *cork
 	lost chan struct{} // closed when it has ended
 
 	mu      sync.Mutex // guards what follows
@@ -136,13 +137,14 @@ func (c *Conn) dial(ctx context.Context, role string) (*session, error) {
 		SASL: c.at.sasl, Vhost: c.at.vhost, Heartbeat: c.opt.heartbeat, FrameSize: c.opt.frameMax, Locale: "en_US",
 		Properties: amqp.Table{"product": "lovage", "platform": "Go", "connection_name": c.name + " " + role},
 	}
-	tap := mend(raw)
+	wire := &cork{Conn: raw}
+	tap := mend(wire)
 	conn, err := amqp.Open(tap, cfg)
 	if err != nil {
 		raw.Close()
 		return nil, handshake(ctx, err)
 	}
-	s := &session{conn: conn, raw: tcp, tap: tap, lost: make(chan struct{})}
+	s := &session{conn: conn, raw: tcp, tap: tap, wire: wire, lost: make(chan struct{})}
 	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
 	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	c.group.Go(func() { c.watch(s, role, closed, blocked) })
@@ -208,6 +210,12 @@ func (s *session) block(b amqp.Blocking) (on bool) {
 		s.blocked = nil
 	}
 	return b.Active
+}
+
+func (s *session) isBlocked() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blocked != nil
 }
 
 // waitUnblocked returns when the server takes messages, or with why not.

@@ -48,11 +48,14 @@ func (m *marks) table() amqp.Table {
 	return t
 }
 
-func marksOf(t amqp.Table) (m marks) {
-	own, ok := t[ownMarks].(amqp.Table)
-	if !ok {
-		return m
+func marksOf(t amqp.Table) marks {
+	if own, ok := t[ownMarks].(amqp.Table); ok {
+		return readMarks(own)
 	}
+	return marks{}
+}
+
+func readMarks(own amqp.Table) (m marks) {
 	m.requeued, _ = own["requeued"].(bool)
 	m.counted, _ = own["counted"].(bool)
 	m.losses = int(integer(own["losses"]))

@@ -136,17 +136,30 @@ func (p *publisher) write() {
 	for {
 		select {
 		case b := <-p.work:
-			for i, o := range b.outs {
-				if err := p.writeOne(b.ctx, o); err != nil {
-					p.mu.Lock()
-					for _, o := range b.outs[i:] {
-						p.outcome(o, err)
-					}
-					p.mu.Unlock()
-					break
+			p.s.wire.hold()
+			for b != nil {
+				p.writeAll(b)
+				select {
+				case b = <-p.work: // of those who call at the same time
+				default:
+					b = nil
 				}
 			}
+			p.s.wire.release()
 		case <-p.dead:
+			return
+		}
+	}
+}
+
+func (p *publisher) writeAll(b *batch) {
+	for i, o := range b.outs {
+		if err := p.writeOne(b.ctx, o); err != nil {
+			p.mu.Lock()
+			for _, o := range b.outs[i:] {
+				p.outcome(o, err)
+			}
+			p.mu.Unlock()
 			return
 		}
 	}
@@ -154,6 +167,10 @@ func (p *publisher) write() {
 
 // writeOne sends one message; after an error it was not sent.
 func (p *publisher) writeOne(ctx context.Context, o *outgoing) error {
+	if len(p.room) == cap(p.room) || p.s.isBlocked() { // it has to wait
+		p.s.wire.release()
+		defer p.s.wire.hold()
+	}
 	if err := p.s.waitUnblocked(ctx); err != nil {
 		return err
 	}

@@ -22,7 +22,11 @@ var celeryHeaders = []string{"lang", "task", "id", "shadow", "eta", "expires", "
 
 // table writes headers with the types that Python's client would give them.
 func table(h *protocol.Headers) (amqp.Table, error) {
-	t := make(amqp.Table, len(celeryHeaders)+len(h.Extra)+1)
+	size := len(h.Extra)
+	if h.Task != "" {
+		size += len(celeryHeaders)
+	}
+	t := make(amqp.Table, size)
 	if h.Task != "" {
 		t["lang"], t["task"], t["id"] = orNull(h.Lang), h.Task, orNull(h.ID)
 		t["shadow"], t["eta"], t["expires"], t["group"] = orNull(h.Shadow), orNull(h.ETA), orNull(h.Expires), orNull(h.Group)
