@@ -231,6 +231,13 @@ type Config struct {
 	// WorkerHealth is where a worker serves /livez and /readyz; see
 	// worker.Config. Default: nowhere. A setting of ours.
 	WorkerHealth string
+	// WorkerStateDB is a file that keeps over restarts what a worker has been told
+	// to revoke, and its logical clock; see worker.Config. Default: none.
+	WorkerStateDB string
+	// WorkerRevokesMax is the number of revoked ids that a worker remembers, and
+	// WorkerRevokeExpires for how long. Default 50 000, for three hours.
+	WorkerRevokesMax    int
+	WorkerRevokeExpires time.Duration
 	// WorkerPidfile and WorkerLogfile are files of the worker command. Default:
 	// none, and standard error.
 	WorkerPidfile string

@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// revokedFor is how long a revoke is remembered, as Celery's workers do.
-	revokedFor = 3 * time.Hour
 	// maxRevokesKept bounds the list in the result store; the oldest make room.
 	maxRevokesKept = 10_000
 	// revokeBatch is how many records are looked at together.
@@ -113,7 +111,7 @@ func (a *App) keepRevokes(ctx context.Context, b backend.Backend, ids []string) 
 		return fmt.Errorf("keep a revoke: %w", err)
 	}
 	meta := protocol.ResultMeta{Status: revokesState, Result: text, TaskID: revokesID}
-	if err := b.Store(ctx, &protocol.Record{TaskID: revokesID, State: revokesState, Meta: meta.AppendJSON(nil), Expires: revokedFor}); err != nil {
+	if err := b.Store(ctx, &protocol.Record{TaskID: revokesID, State: revokesState, Meta: meta.AppendJSON(nil), Expires: a.conf.WorkerRevokeExpires}); err != nil {
 		return fmt.Errorf("keep a revoke: %w", err)
 	}
 	return nil
@@ -146,7 +144,7 @@ func (a *App) revokes(ctx context.Context, b backend.Backend) (map[string]time.T
 		a.log.Warn("the list of revokes in the result store cannot be read and starts anew", "record", revokesID, "error", err)
 		return out, nil
 	}
-	oldest := time.Now().Add(-revokedFor)
+	oldest := time.Now().Add(-a.conf.WorkerRevokeExpires)
 	for id, at := range meta.Result {
 		if t := time.Unix(at, 0); t.After(oldest) {
 			out[id] = t

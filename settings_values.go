@@ -315,6 +315,9 @@ type resolved struct {
 	WorkerCancelLongRunningTasksOnConnectionLoss bool
 	WorkerDirect                                 bool
 	WorkerHealth                                 string
+	WorkerStateDB                                string
+	WorkerRevokesMax                             int
+	WorkerRevokeExpires                          time.Duration
 	WorkerPidfile                                string
 	WorkerLogfile                                string
 	WorkerUID                                    string

@@ -113,11 +113,15 @@ func TestProgramsOwnCommandsAndFlags(t *testing.T) {
 			t.Errorf("help lacks %q: %s", want, help)
 		}
 	}
-	stop := s.startWorker("-Q", "a,b", "-X", "b", "-n", "w2@%h", "-E", "--time-limit", "2.5", "--soft-time-limit", "1", "--without-heartbeat", "--disable-prefetch", "-P", "threads")
+	state := t.TempDir()
+	stop := s.startWorker("-Q", "a,b", "-X", "b", "-n", "w2@%h", "-E", "--time-limit", "2.5", "--soft-time-limit", "1", "--without-heartbeat", "--disable-prefetch", "-P", "threads", "-S", filepath.Join(state, "%n.state"))
 	code, banner, _ := stop()
 	if code != 0 || !strings.Contains(banner, ".> concurrency: 7 (goroutine)") || !strings.Contains(banner, ".> task events: ON") ||
 		!strings.Contains(banner, ".> a  ") || strings.Contains(banner, ".> b  ") || !strings.HasSuffix(banner, " ready.\n") {
 		t.Errorf("exit code %d, banner %s", code, banner)
+	}
+	if _, err := os.Stat(filepath.Join(state, "w2.state")); err != nil {
+		t.Errorf("--statedb: %v", err)
 	}
 	if !seen.TaskEvents || !seen.WithoutHeartbeat || seen.TimeLimit.Seconds() != 2.5 || seen.SoftTimeLimit.Seconds() != 1 || seen.LookAhead != -1 || seen.Hostname != "w2@%h" {
 		t.Errorf("the worker got %+v", seen)
@@ -127,7 +131,7 @@ func TestProgramsOwnCommandsAndFlags(t *testing.T) {
 func TestFlagsWithoutEffectAreTold(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
-	stop := s.startWorker("-S", "x.db", "-O", "fair", "--max-tasks-per-child", "10", "--max-memory-per-child=12000", "-I", "a,b", "--autoscale", "10,3",
+	stop := s.startWorker("-O", "fair", "--max-tasks-per-child", "10", "--max-memory-per-child=12000", "-I", "a,b", "--autoscale", "10,3",
 		"-s", "sched", "--scheduler", "x", "--executable", "python", "--without-gossip", "--without-mingle", "--events", "--discard", "--schedule", "sched", "-P", "gevent", "-l", "fatal")
 	code, _, stderr := stop()
 	if code != cli.ExitOK {

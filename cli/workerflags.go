@@ -24,6 +24,7 @@ type workerFlags struct {
 	uid, gid     string
 	umask        string
 	health       string
+	stateDB      string
 	prefetch     int
 	noPrefetch   bool
 	concurrency  int
@@ -49,7 +50,6 @@ var without = map[string]struct {
 	refused bool
 }{
 	"detach":            {"a worker runs in the foreground: start it from systemd (docs/systemd.md), or several in the background with multi start", true},
-	"statedb":           {"this version keeps no revokes in a file", false},
 	"optimization":      {"a slot is taken before a message is, so there is no profile to choose", false},
 	"include":           {"a Go program has all its tasks linked in", false},
 	"autoscale":         {"this version has a fixed number of slots: use --concurrency", false},
@@ -75,7 +75,7 @@ func (f *workerFlags) declare(cmd *cobra.Command) {
 	}
 	g.text(&f.hostname, "hostname", "n", "HOSTNAME", "Set custom hostname (e.g., 'w1@%h'). Expands: %h (hostname), %n (name) and %d (domain).")
 	flag("detach", "D", "Not in this version: use a supervisor, or multi start.")
-	text("statedb", "S", "PATH", "Accepted; no effect in this version.")
+	g.text(&f.stateDB, "statedb", "S", "PATH", "Keep what is revoked in this file over restarts; %n, %h and %d as for --hostname.")
 	g.value(&f.level, "loglevel", "l", "[DEBUG|INFO|WARNING|ERROR|CRITICAL|FATAL]", "Logging level. Default: WARNING.")
 	g.text(&f.logFormat, "log-format", "", "[text|json]", "Celery's lines, or one JSON object a line.")
 	g.flag(&f.json, "json", "j", "Same as --log-format json.")
@@ -205,7 +205,7 @@ func (f *workerFlags) config(conf lovage.Config) (worker.Config, error) {
 		Pool: pool, MaxTasksPerChild: f.maxTasks, MaxMemoryPerChild: f.maxMemory,
 		Hostname: f.hostname, Concurrency: f.concurrency, Queues: f.queues, ExcludeQueues: f.exclude,
 		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, WithoutMingle: f.noMingle, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second,
-		Purge: f.purge, Health: f.health,
+		Purge: f.purge, Health: f.health, StateDB: f.stateDB,
 	}
 	c.TimeLimit, _ = seconds(f.hard)
 	c.SoftTimeLimit, _ = seconds(f.soft)

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -20,13 +21,15 @@ func (c *Client) Inspect(ctx context.Context, method string, args map[string]any
 	return c.Broadcast(ctx, method, args, o)
 }
 
-// Revoke lets the tasks of these ids not run. Workers remember them for 3 hours.
+// Revoke lets the tasks of these ids not run. Workers remember them for 3 hours
+// (worker_revoke_expires).
 func (c *Client) Revoke(ctx context.Context, ids []string, o Options) ([]Reply, error) {
 	return c.revoke(ctx, ids, false, o)
 }
 
 // Terminate revokes them and ends those that run: a run in Go is cancelled with
-// lovage.ErrRevoked as the cause, the process of one in Python gets a SIGTERM.
+// lovage.ErrRevoked as the cause, or its child of a process pool gets the signal,
+// as the process of one in Python does.
 func (c *Client) Terminate(ctx context.Context, ids []string, o Options) ([]Reply, error) {
 	return c.revoke(ctx, ids, true, o)
 }
@@ -41,14 +44,14 @@ func (c *Client) revoke(ctx context.Context, ids []string, terminate bool, o Opt
 	if len(ids) == 1 {
 		task = ids[0]
 	}
-	return c.Broadcast(ctx, "revoke", map[string]any{"task_id": task, "terminate": terminate, "signal": "SIGTERM"}, o)
+	return c.Broadcast(ctx, "revoke", map[string]any{"task_id": task, "terminate": terminate, "signal": cmp.Or(o.Signal, "SIGTERM")}, o)
 }
 
 // RevokeStamped lets tasks not run whose stamp of a header has one of the given
 // values, a value or a list of them for each header, and with terminate ends
 // those that run.
 func (c *Client) RevokeStamped(ctx context.Context, headers map[string]any, terminate bool, o Options) ([]Reply, error) {
-	return c.Broadcast(ctx, "revoke_by_stamped_headers", map[string]any{"headers": headers, "terminate": terminate, "signal": "SIGTERM"}, o)
+	return c.Broadcast(ctx, "revoke_by_stamped_headers", map[string]any{"headers": headers, "terminate": terminate, "signal": cmp.Or(o.Signal, "SIGTERM")}, o)
 }
 
 // RateLimit sets the rate limit of a task, such as 100/m, at each worker; "" or

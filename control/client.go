@@ -46,6 +46,10 @@ type Options struct {
 	Destination []string
 	Pattern     string
 	Matcher     string
+	// Signal is what Terminate and RevokeStamped kill with, by name or number:
+	// SIGKILL. A run in a goroutine or a thread cannot be killed and gets none.
+	// Default SIGTERM.
+	Signal string
 	// Reply collects replies; the helpers for what only does something leave it
 	// to the caller, as Celery does.
 	Reply bool

@@ -61,8 +61,9 @@ func ending(a Args) (terminate bool, signal int, err error) {
 // signals by name are POSIX's; Celery's default is TERM.
 var signals = map[string]int{"HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "KILL": 9, "USR1": 10, "USR2": 12, "ALRM": 14, "TERM": 15}
 
-// signum reads a signal, which every command line of Celery's sends. It is told
-// to monitors and does no more: a run is a goroutine, and is cancelled.
+// signum reads a signal, which every command line of Celery's sends. A run in a
+// child of a process pool gets it; one in a goroutine is cancelled, and only
+// monitors are told.
 func signum(a Args) (int, error) {
 	names, err := a.Texts("signal")
 	if err != nil || len(names) == 0 {

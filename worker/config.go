@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lovage-go/lovage"
@@ -85,6 +86,10 @@ type Config struct {
 	// interface, unix:/path for a socket, or public:host:port where the whole
 	// network may ask. Default worker_health.
 	Health string
+	// StateDB is a file that keeps over restarts what is revoked, and the logical
+	// clock; %n, %h and %d as in Hostname. Each worker has its own. Default
+	// worker_state_db.
+	StateDB string
 	// Commands are remote control commands of the program's own, beside Celery's.
 	Commands []control.Command
 	// Ready is called once, when the worker consumes; claims wait for its return.
@@ -105,8 +110,6 @@ const (
 	maxLookAhead = 400
 	aheadWait    = time.Second // what waits longer is handed back
 	aheadWork    = 75 * time.Millisecond
-	maxRevoked   = 50_000
-	revokedFor   = 3 * time.Hour
 )
 
 // settled fills in the defaults.
@@ -115,6 +118,7 @@ func (c Config) settled(s *lovage.Config, raw *lovage.Config) Config {
 		c.Hostname = "celery@%h"
 	}
 	c.Hostname = proc.NodeName(c.Hostname, "")
+	c.StateDB = expand(or(c.StateDB, s.WorkerStateDB), c.Hostname)
 	if c.Concurrency <= 0 {
 		c.Concurrency = s.WorkerConcurrency
 	}
@@ -147,6 +151,12 @@ func (c Config) settled(s *lovage.Config, raw *lovage.Config) Config {
 		c.StuckLimit = 10 * c.Concurrency
 	}
 	return c
+}
+
+// expand replaces Celery's specifiers in a path.
+func expand(path, node string) string {
+	name, host, _ := strings.Cut(node, "@")
+	return proc.Node{Name: name, Host: host}.Expand(path)
 }
 
 func or[T comparable](v, def T) T {

@@ -129,7 +129,7 @@ func (w *Worker) greet(ctx context.Context) {
 		names = append(names, r.Node)
 		for id, raw := range hello.Revoked {
 			if !w.revokes.has(time.Now(), id) {
-				w.revokes.add(revokedAt(raw), id)
+				w.revokes.add(w.revokedAt(raw), id)
 			}
 		}
 	}
@@ -142,7 +142,7 @@ func (w *Worker) greet(ctx context.Context) {
 // revokedAt reads the time of a revoke: seconds of a machine's monotonic clock,
 // alone or in a pair with the id. From another machine it says nothing, and the
 // revoke counts from now.
-func revokedAt(raw json.RawMessage) time.Time {
+func (w *Worker) revokedAt(raw json.RawMessage) time.Time {
 	now := time.Now()
 	var pair []json.RawMessage
 	if json.Unmarshal(raw, &pair) == nil && len(pair) > 0 {
@@ -152,7 +152,7 @@ func revokedAt(raw json.RawMessage) time.Time {
 	if json.Unmarshal(raw, &seconds) != nil {
 		return now
 	}
-	if age := proc.Monotonic() - time.Duration(seconds*float64(time.Second)); age > 0 && age < revokedFor {
+	if age := proc.Monotonic() - time.Duration(seconds*float64(time.Second)); age > 0 && age < w.revokes.keep {
 		return now.Add(-age)
 	}
 	return now

@@ -76,16 +76,21 @@ const storeWait = time.Second
 func (n remote) Revoke(ctx context.Context, ids ...string) {
 	n.w.revokes.add(time.Now(), ids...)
 	n.w.log.Info("Tasks flagged as revoked: "+strings.Join(ids, ", "), "ids", ids)
-	n.stored(ctx, n.w.keeper.put(ids))
+	n.stored(ctx, n.w.keeper.put(ids), n.w.db.kept())
 }
 
-// stored waits, not for long: a command answers when the store has a revoke, as
-// Celery's does, and does not hang on one that is away.
-func (n remote) stored(ctx context.Context, done <-chan struct{}) {
-	select {
-	case <-done:
-	case <-time.After(storeWait):
-	case <-ctx.Done():
+// stored waits, not for long: a command answers when the store and the state file
+// have a revoke, and does not hang on a store that is away.
+func (n remote) stored(ctx context.Context, all ...<-chan struct{}) {
+	limit := time.After(storeWait)
+	for _, done := range all {
+		select {
+		case <-done:
+		case <-limit:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -98,7 +103,7 @@ func (n remote) Terminate(ctx context.Context, signal int, ids ...string) (found
 	if len(found) > 0 {
 		n.w.log.Info("Terminating "+strings.Join(found, ", "), "ids", found, "signal", signal)
 	}
-	n.stored(ctx, done)
+	n.stored(ctx, done, n.w.db.kept())
 	return found
 }
 

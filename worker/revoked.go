@@ -11,9 +11,14 @@ import (
 	"github.com/lovage-go/lovage/control"
 )
 
-// revoked is a bounded set of what must not run: task ids, or stamps (Celery's
-// 50 000, for three hours each). The oldest make room.
+// revoked is a bounded set of what must not run: task ids, or stamps (as many
+// as worker_revokes_max says, for worker_revoke_expires each). The oldest make
+// room.
 type revoked struct {
+	most    int
+	keep    time.Duration
+	changed chan struct{} // rung by each change; nil: nobody listens
+
 	mu    sync.Mutex // guards what follows
 	until map[string]time.Time
 	order []string
@@ -21,6 +26,7 @@ type revoked struct {
 
 // add notes what was revoked at a time.
 func (s *revoked) add(at time.Time, ids ...string) {
+	defer ring(s.changed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.until == nil {
@@ -31,11 +37,11 @@ func (s *revoked) add(at time.Time, ids ...string) {
 		if !known {
 			s.order = append(s.order, id)
 		}
-		if later := at.Add(revokedFor); later.After(until) {
+		if later := at.Add(s.keep); later.After(until) {
 			s.until[id] = later
 		}
 	}
-	for len(s.order) > maxRevoked {
+	for now := time.Now(); len(s.order) > s.most || len(s.order) > 0 && !now.Before(s.until[s.order[0]]); {
 		delete(s.until, s.order[0])
 		s.order = s.order[1:]
 	}
@@ -69,7 +75,7 @@ func (s *revoked) all(now time.Time) map[string]time.Time {
 	out := make(map[string]time.Time, len(s.until))
 	for id, until := range s.until {
 		if now.Before(until) {
-			out[id] = until.Add(-revokedFor)
+			out[id] = until.Add(-s.keep)
 		}
 	}
 	return out
@@ -155,6 +161,7 @@ func (w *Worker) recall(ctx context.Context, limit time.Duration) {
 // keeper has revokes stored, many at a time.
 type keeper struct {
 	wake chan struct{}
+	most int
 
 	mu    sync.Mutex // guards what follows
 	ids   []string
@@ -173,7 +180,7 @@ func (k *keeper) put(ids []string) <-chan struct{} {
 		k.done = make(chan struct{})
 	}
 	k.ids = append(k.ids, ids...)
-	if over := len(k.ids) - maxRevoked; over > 0 {
+	if over := len(k.ids) - k.most; over > 0 {
 		k.ids = k.ids[over:]
 	}
 	ring(k.wake)

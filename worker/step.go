@@ -171,7 +171,7 @@ func (s *steps) stop(terminate bool) {
 func (w *Worker) life() *blueprint {
 	return &blueprint{name: "worker", last: "Consumer", user: w.cfg.Steps, own: []part{
 		{Step: Step{Name: "Timer", Start: w.background(w.alarms.run)}},
-		{Step: Step{Name: "StateDB", Start: w.background(w.keepRevokes)}},
+		{Step: Step{Name: "StateDB", Start: w.startState, Stop: w.stopState}},
 		{Step: Step{Name: "Pool", Requires: []string{"Timer"}}},
 		{Step: Step{Name: "Events", Requires: []string{"Timer"}, Start: w.background(w.runEvents)}, optional: true, off: !w.hasEvents()},
 	}}

@@ -64,6 +64,7 @@ type Worker struct {
 	revokes    revoked
 	stamps     revoked // keys are those of stampKey
 	keeper     keeper
+	db         stateDB
 	recalled   atomic.Bool // what the result store had is among the revokes
 	fleet      fleet
 	strays     strays
@@ -115,10 +116,14 @@ func New(app *lovage.App, cfg Config) *Worker {
 		strategies: map[string]*strategy{},
 		stops:      make(chan stopRequest, 8),
 		room:       make(chan struct{}, 1), idle: make(chan struct{}, 1), linked: make(chan struct{}), met: make(chan struct{}),
-		keeper: keeper{wake: make(chan struct{}, 1)},
 		alarms: newAlarms(),
 		jobs:   map[*job]struct{}{}, holding: map[*job]*alarm{}, links: map[*link]struct{}{},
 	}
+	most, changed := conf.WorkerRevokesMax, make(chan struct{}, 1)
+	w.revokes = revoked{most: most, keep: conf.WorkerRevokeExpires, changed: changed}
+	w.stamps = revoked{most: most, keep: conf.WorkerRevokeExpires, changed: changed}
+	w.keeper = keeper{most: most, wake: make(chan struct{}, 1)}
+	w.db = stateDB{path: w.cfg.StateDB, wake: changed}
 	w.pool = pool.New(w.cfg.Concurrency, (*job).run)
 	w.window.most = w.cfg.LookAhead
 	w.window.resize(w.cfg.Concurrency)
