@@ -174,6 +174,8 @@ var lacking = map[string]string{
 	"conf.result_expires":              "Celery tells its timedelta as a text, we tell the seconds",
 	"conf.task_cls":                    "Celery honours it and does not list it",
 	"conf.worker_pidfile":              "likewise",
+	"conf.worker_revokes_max":          "in Celery an environment variable",
+	"conf.worker_revoke_expires":       "likewise",
 	"conf.worker_logfile":              "likewise",
 	"conf.worker_uid":                  "likewise",
 	"conf.worker_gid":                  "likewise",
