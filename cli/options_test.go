@@ -131,7 +131,7 @@ func TestProgramsOwnCommandsAndFlags(t *testing.T) {
 func TestFlagsWithoutEffectAreTold(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
-	stop := s.startWorker("-O", "fair", "--max-tasks-per-child", "10", "--max-memory-per-child=12000", "-I", "a,b", "--autoscale", "10,3",
+	stop := s.startWorker("-O", "fair", "--max-tasks-per-child", "10", "--max-memory-per-child=12000", "-I", "a,b",
 		"-s", "sched", "--scheduler", "x", "--executable", "python", "--without-gossip", "--without-mingle", "--events", "--discard", "--schedule", "sched", "-P", "gevent", "-l", "fatal")
 	code, _, stderr := stop()
 	if code != cli.ExitOK {
@@ -175,5 +175,20 @@ func TestPidfile(t *testing.T) {
 	}
 	if code, _, stderr := s.run("worker", "-q", "--pidfile", held); code != cli.ExitFailure || !strings.Contains(stderr, "is held by process") {
 		t.Errorf("held by a living process: exit code %d, stderr %q; want 1 and the reason", code, stderr)
+	}
+}
+
+func TestAutoscaleFlag(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	stop := s.startWorker("--autoscale", "3,10", "-c", "2")
+	if code, banner, _ := stop(); code != 0 || !strings.Contains(banner, ".> concurrency: {min=3, max=10} (goroutine)") {
+		t.Errorf("exit code %d, banner %s", code, banner)
+	}
+	if code, _, stderr := s.run("worker", "--autoscale", "many"); code != 2 || !strings.Contains(stderr, `Invalid value for --autoscale: autoscale "many": want MAX,MIN`) {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+	if code, _, stderr := s.run("worker", "--autoscale", "3", "-P", "solo"); code == 0 || !strings.Contains(stderr, "solo has one slot") {
+		t.Errorf("exit code %d, %s", code, stderr)
 	}
 }

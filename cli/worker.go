@@ -179,6 +179,10 @@ func (s *session) banner(node string, cfg worker.Config, conf *lovage.Config) er
 	if pool == "solo" {
 		concurrency = 1
 	}
+	slots := fmt.Sprint(concurrency)
+	if a := cfg.Autoscale; a.Max > 0 {
+		slots = fmt.Sprintf("{min=%d, max=%d}", a.Min, a.Max)
+	}
 	taskEvents := "OFF (enable -E to monitor tasks in this worker)"
 	if cfg.TaskEvents || conf.WorkerSendTaskEvents != nil && *conf.WorkerSendTaskEvents {
 		taskEvents = "ON"
@@ -186,8 +190,8 @@ func (s *session) banner(node string, cfg worker.Config, conf *lovage.Config) er
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s v%s (lovage)\n\n", s.out.Paint(node, term.Bold), lovage.Version)
 	fmt.Fprintf(&b, "%s/%s %s %s\n\n", runtime.GOOS, runtime.GOARCH, runtime.Version(), time.Now().Format("2006-01-02 15:04:05"))
-	fmt.Fprintf(&b, "%s\n.> app:         %s\n.> transport:   %s\n.> results:     %s\n.> concurrency: %d (%s)\n.> task events: %s\n\n",
-		s.out.Paint("[config]", term.Cyan), s.app.Name(), transport, results, concurrency, pool, taskEvents)
+	fmt.Fprintf(&b, "%s\n.> app:         %s\n.> transport:   %s\n.> results:     %s\n.> concurrency: %s (%s)\n.> task events: %s\n\n",
+		s.out.Paint("[config]", term.Cyan), s.app.Name(), transport, results, slots, pool, taskEvents)
 	fmt.Fprintf(&b, "%s\n", s.out.Paint("[queues]", term.Cyan))
 	for _, q := range queues {
 		if !slices.Contains(cfg.ExcludeQueues, q.Name) {

@@ -28,6 +28,7 @@ type workerFlags struct {
 	prefetch     int
 	noPrefetch   bool
 	concurrency  int
+	autoscale    string
 	pool         string
 	maxTasks     int
 	maxMemory    int
@@ -52,7 +53,6 @@ var without = map[string]struct {
 	"detach":            {"a worker runs in the foreground: start it from systemd (docs/systemd.md), or several in the background with multi start", true},
 	"optimization":      {"a slot is taken before a message is, so there is no profile to choose", false},
 	"include":           {"a Go program has all its tasks linked in", false},
-	"autoscale":         {"this version has a fixed number of slots: use --concurrency", false},
 	"beat":              {"there is no scheduler to start", true},
 	"schedule-filename": {"there is no scheduler in this version", false},
 	"scheduler":         {"there is no scheduler in this version", false},
@@ -106,7 +106,7 @@ func (f *workerFlags) declare(cmd *cobra.Command) {
 	g.flag(&f.noMingle, "without-mingle", "", "Ask no other worker at the start what it has revoked and which tasks it knows.")
 	g.flag(&f.noHeartbeat, "without-heartbeat", "", "Send no heartbeats; monitors will not see the worker.")
 	g.number(&f.heartbeat, "heartbeat-interval", "", "INTEGER", "Seconds between heartbeats. Default: 2.")
-	text("autoscale", "", "MAX,MIN", "Accepted; no effect in this version.")
+	g.text(&f.autoscale, "autoscale", "", "MAX,MIN", "Let the number of tasks that run at once follow the load between these bounds; --concurrency has no effect then.")
 
 	g.title = "Embedded Beat Options"
 	flag("beat", "B", "Not in this version.")
@@ -151,6 +151,9 @@ func (s *session) checkWorker(cmd *cobra.Command, f *workerFlags) error {
 		if n < 1 && cmd.Flags().Changed(name) {
 			return usagef(cmd, "Invalid value for %s: %d: want 1 or more.", flagName(cmd.Flags().Lookup(name)), n)
 		}
+	}
+	if _, err := worker.ParseAutoscale(f.autoscale); err != nil && f.autoscale != "" {
+		return usagef(cmd, "Invalid value for --autoscale: %v.", err)
 	}
 	if f.prefetch < 0 {
 		return usagef(cmd, "Invalid value for --prefetch-multiplier: %d: want 0 or more.", f.prefetch)
@@ -206,6 +209,9 @@ func (f *workerFlags) config(conf lovage.Config) (worker.Config, error) {
 		Hostname: f.hostname, Concurrency: f.concurrency, Queues: f.queues, ExcludeQueues: f.exclude,
 		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, WithoutMingle: f.noMingle, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second,
 		Purge: f.purge, Health: f.health, StateDB: f.stateDB,
+	}
+	if f.autoscale != "" { // it was checked
+		c.Autoscale, _ = worker.ParseAutoscale(f.autoscale)
 	}
 	c.TimeLimit, _ = seconds(f.hard)
 	c.SoftTimeLimit, _ = seconds(f.soft)

@@ -42,7 +42,7 @@ func builtin() []Command {
 	return append(list, []Command{
 		{Name: "add_consumer", Help: "Consume from a queue too.", Args: []string{"queue"},
 			Params: []Param{{Name: "queue", Must: true}, {Name: "exchange"}, {Name: "exchange_type"}, {Name: "routing_key"}}, Run: addConsumer},
-		{Name: "autoscale", Help: "Change the bounds of the autoscaler.", Params: []Param{{Name: "max", Type: "int"}, {Name: "min", Type: "int"}}, Run: refuse("Autoscale not enabled")},
+		{Name: "autoscale", Help: "Change the bounds of the autoscaler.", Params: []Param{{Name: "max", Type: "int"}, {Name: "min", Type: "int"}}, Run: autoscale},
 		{Name: "cancel_consumer", Help: "Consume from a queue no more.", Args: []string{"queue"},
 			Params: []Param{{Name: "queue", Must: true}}, Run: cancelConsumer},
 		{Name: "disable_events", Help: "Send no more events of tasks; heartbeats go on.", Run: func(_ context.Context, n Node, _ Args) (any, error) {

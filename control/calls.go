@@ -89,6 +89,11 @@ func (c *Client) PoolShrink(ctx context.Context, n int, o Options) ([]Reply, err
 	return c.Broadcast(ctx, "pool_shrink", map[string]any{"n": n}, o)
 }
 
+// Autoscale changes the bounds of the autoscaler of workers that have one.
+func (c *Client) Autoscale(ctx context.Context, most, least int, o Options) ([]Reply, error) {
+	return c.Broadcast(ctx, "autoscale", map[string]any{"max": most, "min": least}, o)
+}
+
 // AddConsumer lets workers consume from a queue too. With nothing but a name it
 // is what the worker's configuration has under that name, else a plain queue.
 func (c *Client) AddConsumer(ctx context.Context, q broker.Queue, o Options) ([]Reply, error) {

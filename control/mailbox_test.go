@@ -76,6 +76,13 @@ func (n *node) ResizePool(by int) error {
 	n.say("resize %d", by)
 	return nil
 }
+func (n *node) Autoscale(most, least *int) (int, int, error) {
+	if most == nil || least == nil {
+		return 0, 0, control.ErrNoAutoscaler
+	}
+	n.say("autoscale %d %d", *most, *least)
+	return *most, *least, nil
+}
 func (n *node) AddConsumer(_ context.Context, q broker.Queue) error {
 	n.say("add %s %s %s %s", q.Name, q.Exchange.Name, q.Exchange.Type, q.RoutingKey)
 	return nil
@@ -271,6 +278,7 @@ func TestCallsReachTheNode(t *testing.T) {
 			{func() ([]control.Reply, error) { return c.RateLimit(ctx, "t", "", o) }, "rate t 0 0s", "rate limit disabled successfully"},
 			{func() ([]control.Reply, error) { return c.PoolGrow(ctx, 3, o) }, "resize 3", "pool will grow"},
 			{func() ([]control.Reply, error) { return c.PoolShrink(ctx, 2, o) }, "resize -2", "pool will shrink"},
+			{func() ([]control.Reply, error) { return c.Autoscale(ctx, 5, 2, o) }, "autoscale 5 2", "autoscale now max=5 min=2"},
 			{func() ([]control.Reply, error) { return c.AddConsumer(ctx, broker.Queue{Name: "q"}, o) }, "add q   ", "add consumer q"},
 			{func() ([]control.Reply, error) {
 				return c.AddConsumer(ctx, broker.Queue{Name: "q", Exchange: broker.Exchange{Name: "e", Type: "topic"}, RoutingKey: "a.#"}, o)

@@ -11,6 +11,13 @@ import (
 // ErrUnknownTask is returned by a Node for a task name that it does not know.
 var ErrUnknownTask = errors.New("control: unknown task")
 
+// ErrAutoscaled is returned by a Node whose autoscaler has the pool's size, and
+// ErrNoAutoscaler by one that has none.
+var (
+	ErrAutoscaled   = errors.New("control: the autoscaler has the pool's size")
+	ErrNoAutoscaler = errors.New("control: there is no autoscaler")
+)
+
 // Clock is the logical clock of a node; see events.Clock.
 type Clock interface {
 	Value() int64
@@ -46,6 +53,9 @@ type Node interface {
 
 	// ResizePool adds n slots, or takes away -n.
 	ResizePool(n int) error
+	// Autoscale changes the bounds of the autoscaler, those that are not nil, and
+	// returns them.
+	Autoscale(most, least *int) (newMost, newLeast int, err error)
 	// AddConsumer consumes from a queue too. With nothing but its name it is the
 	// configured one of that name, or a plain one.
 	AddConsumer(ctx context.Context, q broker.Queue) error

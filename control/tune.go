@@ -75,10 +75,33 @@ func resize(n Node, a Args, sign int, verb string) (any, error) {
 	if by < 0 || by > maxResize {
 		return nil, exception("ValueError", "pool_%s: n is %d: want 0 to %d", verb, by, maxResize)
 	}
-	if err := n.ResizePool(sign * by); err != nil {
+	switch err := n.ResizePool(sign * by); {
+	case errors.Is(err, ErrAutoscaled):
+		return Refused("pool_%s is not supported with autoscale. Adjust autoscale range instead.", verb), nil
+	case err != nil:
 		return nil, exception("ValueError", "%v", err)
 	}
 	return OK("pool will %s", verb), nil
+}
+
+func autoscale(_ context.Context, n Node, a Args) (any, error) {
+	var bounds [2]*int
+	for i, name := range [...]string{"max", "min"} {
+		if err := a.Decode(name, &bounds[i]); err != nil {
+			return nil, err
+		}
+		if b := bounds[i]; b != nil && (*b < 0 || *b > maxResize) {
+			return nil, exception("ValueError", "autoscale: %s is %d: want 0 to %d", name, *b, maxResize)
+		}
+	}
+	most, least, err := n.Autoscale(bounds[0], bounds[1])
+	switch {
+	case errors.Is(err, ErrNoAutoscaler):
+		return nil, exception("ValueError", "Autoscale not enabled")
+	case err != nil:
+		return nil, exception("ValueError", "%v", err)
+	}
+	return OK("autoscale now max=%d min=%d", most, least), nil
 }
 
 func addConsumer(ctx context.Context, n Node, a Args) (any, error) {

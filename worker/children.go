@@ -44,7 +44,7 @@ func (w *Worker) settleRunners(ctx context.Context) error {
 	if len(theirs) == 0 {
 		return nil
 	}
-	size := w.cfg.Concurrency
+	size, _, _ := w.pool.Counts()
 	if !all {
 		size = w.cfg.Isolated
 	}

@@ -20,6 +20,12 @@ type Config struct {
 	Hostname string
 	// Concurrency is the number of runs at once. Default worker_concurrency.
 	Concurrency int
+	// Autoscale lets the number of runs at once follow the load between two
+	// bounds, in the pools goroutine and prefork: it grows at once when more
+	// messages are claimed than there are slots, and shrinks to what was needed
+	// of them in the last 30 s (AUTOSCALE_KEEPALIVE, in seconds). Concurrency is
+	// its maximum then, whatever it is given. Default: a fixed number.
+	Autoscale Autoscale
 	// Pool is where runs happen: goroutine, in this process; prefork, in children
 	// of it, one run at a time in each; solo, one run at a time in this process.
 	// Celery's other names are understood: threads, gevent and eventlet are
@@ -127,6 +133,10 @@ func (c Config) settled(s *lovage.Config, raw *lovage.Config) Config {
 	}
 	if c.Pool == poolSolo {
 		c.Concurrency = 1
+	}
+	if c.Autoscale.Max > 0 {
+		c.Autoscale.Min = max(c.Autoscale.Min, 1)
+		c.Concurrency = c.Autoscale.Max
 	}
 	if c.Isolated <= 0 {
 		c.Isolated = min(proc.CPUs(), c.Concurrency)

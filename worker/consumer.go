@@ -172,7 +172,7 @@ func (w *Worker) roomNow() int {
 	unread := int(w.unread.Load()) // first, so that what is read meanwhile counts twice
 	size, used, waiting := w.pool.Counts()
 	waiting += unread
-	free, ahead := max(size-used, 0), w.window.size()
+	free, ahead := max(w.scaler.slots(size)-used, 0), w.window.size()
 	switch {
 	case waiting == 0 && free > 0:
 		return min(free+ahead, most)

@@ -60,16 +60,20 @@ func (n remote) Stats() map[string]any {
 		}
 	}
 	size, _, _ := w.pool.Counts()
-	return map[string]any{
+	stats := map[string]any{
 		"total": total, "pid": proc.PID(), "clock": fmt.Sprint(w.app.Clock().Value()),
 		"uptime": int64(time.Since(w.since).Seconds()), "prefetch_count": size + w.window.size(),
 		"pool": map[string]any{
 			"implementation": "lovage:" + w.cfg.Pool, "max-concurrency": size, "processes": w.processes(),
 			"max-tasks-per-child": perChild(w.cfg.MaxTasksPerChild), "put-guarded-by-semaphore": false,
-			"timeouts": [2]float64{w.conf.TaskSoftTimeLimit.Seconds(), w.conf.TaskTimeLimit.Seconds()},
+			"timeouts": [2]float64{max(w.conf.TaskSoftTimeLimit, 0).Seconds(), max(w.conf.TaskTimeLimit, 0).Seconds()},
 		},
 		"broker": n.broker(), "rusage": proc.Rusage(),
 	}
+	if w.scaler != nil {
+		stats["autoscaler"] = w.scaler.info()
+	}
+	return stats
 }
 
 // broker is the connection in kombu's words, without its password.

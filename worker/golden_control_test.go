@@ -157,11 +157,6 @@ func demo(app *lovage.App) (nap, add *lovage.Handle[lovage.Args, any]) {
 // notOurs are the replies that this worker has no counterpart of, with what it
 // answers instead.
 var notOurs = map[string]string{
-	// There is no autoscaler, and so none stands in the way of the pool's commands.
-	"autoscale/" + first:                 `{"error": "ValueError('Autoscale not enabled')"}`,
-	"pool_grow/" + first:                 `{"ok": "pool will grow"}`,
-	"pool_grow_under_autoscale/" + first: `{"ok": "pool will grow"}`,
-	"pool_shrink/" + first:               `{"ok": "pool will shrink"}`,
 	// Goroutines are not restarted, and modules are not loaded again.
 	"pool_restart/" + first: `{"error": "ValueError('Pool restarts not enabled')"}`,
 }
@@ -169,7 +164,6 @@ var notOurs = map[string]string{
 // lacking are keys of Celery's that mean nothing here, and kinds that differ.
 var lacking = map[string]string{
 	"stats.pool.writes":                "pipes to child processes",
-	"stats.autoscaler":                 "there is no autoscaler",
 	"stats.broker.credential_provider": "connections take a URL",
 	"conf.result_expires":              "Celery tells its timedelta as a text, we tell the seconds",
 	"conf.task_cls":                    "Celery honours it and does not list it",
@@ -255,10 +249,14 @@ func TestGoldenCommands(t *testing.T) {
 
 func goldenCommand(t *testing.T, e exchanged, node string, reply json.RawMessage) {
 	var nap, add *lovage.Handle[lovage.Args, any]
+	var scale worker.Autoscale
+	if node == first { // as it was recorded
+		scale = worker.Autoscale{Max: 3, Min: 1}
+	}
 	in(t, setup{
 		conn: func(c broker.Conn) broker.Conn { return c },
 		conf: lovage.Config{BrokerURL: "redis://:secret@127.0.0.1:36400/6", ResultBackend: "redis://127.0.0.1:36400/7"},
-		cfg:  worker.Config{Hostname: node, Concurrency: 1, WithoutMingle: true}, tasks: func(app *lovage.App) { nap, add = demo(app) },
+		cfg:  worker.Config{Hostname: node, Concurrency: 1, Autoscale: scale, WithoutMingle: true}, tasks: func(app *lovage.App) { nap, add = demo(app) },
 	}, func(x *world) {
 		var body struct {
 			Method    string

@@ -182,6 +182,7 @@ func (l *link) receive(ctx context.Context, ds []broker.Delivery) {
 		}
 		l.w.receive(l, &ds[i], now)
 	}
+	l.w.scaler.look()
 }
 
 // renew keeps the claims of the link alive as long as it has any.

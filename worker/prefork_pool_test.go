@@ -80,6 +80,39 @@ func TestPreforkResize(t *testing.T) {
 	}
 }
 
+func TestPreforkAutoscale(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{Autoscale: worker.Autoscale{Max: 3}}).start()
+	if n := len(y.pids()); n != 1 {
+		t.Errorf("children of an idle pool: got %d, want the one that is kept", n)
+	}
+	var runs []*lovage.Result[int]
+	for range 3 {
+		runs = append(runs, y.send(Errand{Do: "wait"}))
+	}
+	for _, r := range runs {
+		y.sees("run " + r.ID())
+	}
+	if n := len(y.pids()); n != 3 {
+		t.Errorf("children of three runs: got %d, want 3", n)
+	}
+	// A maximum below what runs is reached as the runs end; a new minimum at once.
+	bounds := func(most, least int) {
+		replies, err := y.app.Control().Autoscale(t.Context(), most, least, control.Options{Reply: true, Limit: 1, Timeout: 10 * time.Second})
+		if want := fmt.Sprintf("autoscale now max=%d min=%d", most, least); err != nil || len(replies) != 1 || replies[0].OK() != want {
+			t.Errorf("autoscale: got %v, %v, want %q", replies, err, want)
+		}
+	}
+	bounds(1, 1)
+	ids := []string{runs[0].ID(), runs[1].ID(), runs[2].ID()}
+	if _, err := y.app.Control().Terminate(t.Context(), ids, control.Options{Reply: true, Limit: 1, Timeout: 10 * time.Second}); err != nil {
+		t.Error(err)
+	}
+	y.until("one child", func() bool { return len(y.pids()) == 1 })
+	bounds(2, 2)
+	y.until("two children", func() bool { return len(y.pids()) == 2 })
+}
+
 func TestPreforkRecycles(t *testing.T) {
 	t.Parallel()
 	y := newYard(t, lovage.Config{}, worker.Config{Concurrency: 1, MaxTasksPerChild: 2, MaxMemoryPerChild: 200 << 10}).start()

@@ -200,6 +200,9 @@ func (n remote) SetTimeLimits(task string, soft, hard *time.Duration) error {
 
 func (n remote) ResizePool(by int) error {
 	w := n.w
+	if w.scaler != nil {
+		return control.ErrAutoscaled
+	}
 	w.tuning.Lock()
 	defer w.tuning.Unlock()
 	size, _, _ := w.pool.Counts()

@@ -22,7 +22,7 @@ type Step struct {
 	// Name is unique among the steps of a worker, or of its consumer.
 	Name string
 	// Requires are the names of steps that start before this one and stop after
-	// it: the program's own, or those of the worker (Timer, StateDB, Pool, Events) or of
+	// it: the program's own, or those of the worker (Timer, StateDB, Pool, Autoscaler, Events) or of
 	// the consumer (Connection, Control, Tasks). Steps that require nothing of
 	// each other start in the order of their declaration.
 	Requires []string
@@ -173,6 +173,7 @@ func (w *Worker) life() *blueprint {
 		{Step: Step{Name: "Timer", Start: w.background(w.alarms.run)}},
 		{Step: Step{Name: "StateDB", Start: w.startState, Stop: w.stopState}},
 		{Step: Step{Name: "Pool", Requires: []string{"Timer"}}},
+		{Step: Step{Name: "Autoscaler", Requires: []string{"Pool"}, Start: w.background(w.scaler.run)}, optional: true, off: w.scaler == nil},
 		{Step: Step{Name: "Events", Requires: []string{"Timer"}, Start: w.background(w.runEvents)}, optional: true, off: !w.hasEvents()},
 	}}
 }

@@ -239,7 +239,7 @@ func TestSteps(t *testing.T) {
 			`circle: a -> b -> a`:                   {Steps: []worker.Step{b.step("a", "b"), b.step("b", "a")}},
 			`worker: step "Pool" is given twice`:    {Steps: []worker.Step{b.step("Pool")}},
 			`consumer: step "x" requires "Pool"`:    {ConsumerSteps: []worker.Step{b.step("x", "Pool")}},
-			`worker step 5 has no name`:             {Steps: []worker.Step{{}}},
+			`worker step 6 has no name`:             {Steps: []worker.Step{{}}},
 			`circle: late -> Consumer -> late`:      {Steps: []worker.Step{b.step("late", "Consumer")}},
 		} {
 			fails(t, setup{cfg: c}, want)

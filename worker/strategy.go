@@ -115,6 +115,7 @@ func (w *Worker) later(j *job, at time.Time) {
 	w.park(j, at, func() {
 		if j.phase.Load() == waiting {
 			w.admit(j, time.Now())
+			w.scaler.look()
 		} else {
 			j.end()
 		}

@@ -9,6 +9,7 @@ import (
 // can be started within aheadWork, by a moving average of the run times.
 type window struct {
 	most int
+	each int // bounds it for each slot; 0: it does not
 
 	mu    sync.Mutex // guards what follows
 	slots int
@@ -54,5 +55,9 @@ func (w *window) size() int {
 		return 1
 	}
 	n := aheadWork.Seconds() / max(avg, 1e-6) * float64(slots)
-	return min(max(int(min(n, maxLookAhead)), 1), w.most)
+	most := w.most
+	if w.each > 0 {
+		most = w.each * slots
+	}
+	return min(max(int(min(n, maxLookAhead)), 1), most)
 }

@@ -56,6 +56,7 @@ type Worker struct {
 	strategies map[string]*strategy
 	unknown    *strategy
 	pool       *pool.Pool[*job]
+	scaler     *autoscaler     // nil: the pool keeps its size
 	children   *prefork.Pool   // nil: all tasks run in this process
 	entry      context.Context // ends when nothing is started any more
 	noEntry    context.CancelFunc
@@ -124,9 +125,14 @@ func New(app *lovage.App, cfg Config) *Worker {
 	w.stamps = revoked{most: most, keep: conf.WorkerRevokeExpires, changed: changed}
 	w.keeper = keeper{most: most, wake: make(chan struct{}, 1)}
 	w.db = stateDB{path: w.cfg.StateDB, wake: changed}
-	w.pool = pool.New(w.cfg.Concurrency, (*job).run)
+	slots := or(w.cfg.Autoscale.Min, w.cfg.Concurrency)
+	w.pool = pool.New(slots, (*job).run)
+	w.scaler = newAutoscaler(w)
 	w.window.most = w.cfg.LookAhead
-	w.window.resize(w.cfg.Concurrency)
+	if cfg.LookAhead == 0 {
+		w.window.each = max(raw.WorkerPrefetchMultiplier, 0)
+	}
+	w.window.resize(slots)
 	return w
 }
 
@@ -253,6 +259,9 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 	if len(w.queues) == 0 {
 		return errors.New("worker: no queue is left to consume: ExcludeQueues names them all")
 	}
+	if w.scaler != nil && w.cfg.Pool == poolSolo {
+		return errors.New("worker: the pool solo has one slot and no autoscaler: use goroutine or prefork, or leave Autoscale out")
+	}
 	if err := w.buildStrategies(); err != nil {
 		return err
 	}
@@ -343,14 +352,15 @@ func (w *Worker) becomeReady() {
 	for _, q := range w.consumed() {
 		names = append(names, q.Name)
 	}
-	w.log.Info(w.cfg.Hostname+" ready.", "queues", names, "concurrency", w.cfg.Concurrency)
+	size, _, _ := w.pool.Counts()
+	w.log.Info(w.cfg.Hostname+" ready.", "queues", names, "concurrency", size)
 	if w.events != nil {
 		w.online()
 	}
 	close(w.met)
 	w.app.Signals.WorkerReady.Send(w.base, lovage.WorkerReady{Hostname: w.cfg.Hostname, PID: proc.PID()})
 	if w.cfg.Ready != nil {
-		w.cfg.Ready(Info{Hostname: w.cfg.Hostname, PID: proc.PID(), Concurrency: w.cfg.Concurrency, Queues: names})
+		w.cfg.Ready(Info{Hostname: w.cfg.Hostname, PID: proc.PID(), Concurrency: size, Queues: names})
 	}
 }
 

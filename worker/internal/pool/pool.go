@@ -207,11 +207,12 @@ func (p *Pool[T]) Resize(size int) {
 	p.ring()
 }
 
-// Counts are the slots, those in use, and the items that wait.
+// Counts are the slots, those in use, and what waits for one: items, and runs
+// that want theirs back.
 func (p *Pool[T]) Counts() (size, used, waiting int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.size, p.used, p.waiting.len()
+	return p.size, p.used, p.waiting.len() + len(p.back)
 }
 
 func (p *Pool[T]) ring() {
