@@ -37,6 +37,19 @@ type Config struct {
 	BrokerWriteURL string
 	// BrokerTransportOptions goes to the broker driver; see the driver's package.
 	BrokerTransportOptions map[string]any
+	// BrokerUseSSL is TLS to the broker, also where its URL does not say so: a map
+	// of keyfile, certfile, ca_certs and cert_reqs, which may be empty. Default nil:
+	// as the URL says.
+	BrokerUseSSL map[string]any
+	// BrokerLoginMethod is how to log in to RabbitMQ: PLAIN, AMQPLAIN or EXTERNAL.
+	// Default PLAIN.
+	BrokerLoginMethod string
+	// BrokerHeartbeat is the pause between heartbeats to RabbitMQ. Default 10 s,
+	// Celery's is 120; NoLimit: as often as the server asks.
+	BrokerHeartbeat time.Duration
+	// BrokerNativeDelayedDeliveryQueueType is the type of the queues on RabbitMQ in
+	// which messages wait until they are due: quorum or classic. Default quorum.
+	BrokerNativeDelayedDeliveryQueueType string
 	// BrokerConnectionTimeout bounds one attempt to connect. Default 4 s.
 	BrokerConnectionTimeout time.Duration
 	// BrokerConnectionRetry connects again when a connection is lost. Default true.
@@ -59,6 +72,26 @@ type Config struct {
 	ResultBackend string
 	// ResultBackendTransportOptions goes to the backend driver.
 	ResultBackendTransportOptions map[string]any
+	// RedisHost, RedisPort, RedisDB, RedisUsername and RedisPassword are what
+	// ResultBackend, a URL of Redis, leaves out.
+	RedisHost     string
+	RedisPort     int
+	RedisDB       int
+	RedisUsername string
+	RedisPassword string
+	// RedisBackendUseSSL is TLS to Redis, also where ResultBackend does not say so,
+	// as BrokerUseSSL.
+	RedisBackendUseSSL map[string]any
+	// RedisSocketTimeout and RedisSocketConnectTimeout bound the wait for an answer
+	// and for a connection to results in Redis. Default 10 s and 5 s; Celery's are
+	// 120 s and none.
+	RedisSocketTimeout        time.Duration
+	RedisSocketConnectTimeout time.Duration
+	// RedisBackendHealthCheckInterval is how long a connection to results in Redis
+	// may be silent before it is tried. Default 5 s.
+	RedisBackendHealthCheckInterval time.Duration
+	// RedisClientName is the name of those connections in CLIENT LIST. Default lovage.
+	RedisClientName string
 	// ResultExpires is how long a result is kept. Default 24 h; NoLimit: for ever.
 	ResultExpires time.Duration
 	// ResultExtended stores the task's name, arguments, worker, retries and queue
@@ -134,6 +167,12 @@ type Config struct {
 	TaskDefaultRoutingKey string
 	// TaskDefaultExchangeType is its exchange's type. Default direct.
 	TaskDefaultExchangeType string
+	// TaskDefaultQueueType is the type of that queue on RabbitMQ, classic or quorum.
+	// Default classic.
+	TaskDefaultQueueType string
+	// TaskQueueMaxPriority is how many priorities queues on RabbitMQ have that do
+	// not say. Default: none.
+	TaskQueueMaxPriority int
 	// TaskDefaultPriority is the priority of calls that have none. Default: none.
 	TaskDefaultPriority *int
 	// TaskDefaultDeliveryMode is 1 for messages that may be lost with the broker,
@@ -145,6 +184,11 @@ type Config struct {
 	// TaskCreateMissingQueues declares queues that TaskQueues does not name; when
 	// false, using one is an error. Default true.
 	TaskCreateMissingQueues *bool
+	// TaskCreateMissingQueueType is the type of such queues on RabbitMQ, and
+	// TaskCreateMissingQueueExchangeType that of their exchanges. Default classic
+	// and direct.
+	TaskCreateMissingQueueType         string
+	TaskCreateMissingQueueExchangeType string
 	// TaskQueues defines queues. Default: TaskDefaultQueue alone.
 	TaskQueues []broker.Queue
 	// TaskRoutes sends tasks to queues by name; the first match wins, an exact
@@ -177,11 +221,29 @@ type Config struct {
 
 	// EventExchange carries events. Default celeryev.
 	EventExchange string
+	// EventQueuePrefix begins the names of the queues on RabbitMQ by which events are
+	// received. Default celeryev.
+	EventQueuePrefix string
+	// EventQueueExclusive queues belong to one connection and go with it, default
+	// true; EventQueueDurable ones outlive the server, default false. They go when
+	// unused for EventQueueExpires, default 60 s, and their messages when untaken for
+	// EventQueueTTL, default 5 s; NoLimit: never.
+	EventQueueExclusive *bool
+	EventQueueDurable   *bool
+	EventQueueExpires   time.Duration
+	EventQueueTTL       time.Duration
 	// EventSerializer encodes events. Default json.
 	EventSerializer string
 	// ControlExchange is the base name of the exchanges of remote control.
 	// Default celery.
 	ControlExchange string
+	// ControlQueueExclusive, ControlQueueDurable, ControlQueueExpires and
+	// ControlQueueTTL are the same for the queues of remote control. Default true,
+	// false, 10 s, 300 s.
+	ControlQueueExclusive *bool
+	ControlQueueDurable   *bool
+	ControlQueueExpires   time.Duration
+	ControlQueueTTL       time.Duration
 
 	// WorkerConcurrency is the number of runs at once. Default: the CPUs.
 	WorkerConcurrency int

@@ -108,12 +108,27 @@ func (r *router) queue(name string) (broker.Queue, error) {
 			Name:       name,
 			Exchange:   broker.Exchange{Name: r.conf.TaskDefaultExchange, Type: r.conf.TaskDefaultExchangeType},
 			RoutingKey: r.conf.TaskDefaultRoutingKey,
+			Type:       typeOfQueue(r.conf.TaskDefaultQueueType),
 		}, nil
 	}
 	if !r.conf.TaskCreateMissingQueues {
 		return broker.Queue{}, &QueueNotFoundError{name}
 	}
-	return broker.Named(name), nil
+	q := broker.Named(name)
+	q.Type = typeOfQueue(r.conf.TaskCreateMissingQueueType)
+	if t := r.conf.TaskCreateMissingQueueExchangeType; t != "" {
+		q.Exchange.Type = t
+	}
+	return q, nil
+}
+
+// typeOfQueue names no type for classic, which is what a server makes that is not
+// asked, and what Celery does.
+func typeOfQueue(t string) string {
+	if t == "classic" {
+		return ""
+	}
+	return t
 }
 
 // match is the route for a task: an exact name first, then patterns in order.

@@ -7,10 +7,11 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
-	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/scheme"
 	"github.com/lovage-go/lovage/internal/settings"
 )
 
@@ -28,6 +29,7 @@ type Setting struct {
 	Doc        string // one line
 	Since      string // version that first honours it; "" if none does yet
 	Refused    string // why it can have no meaning here, and what to do instead
+	Planned    string // the feature to come that will honour it
 	Deprecated string // what replaces it
 	Ours       bool   // Celery does not know it
 	Secret     bool   // Value is masked
@@ -121,14 +123,14 @@ func (c *Config) apply(source string, values map[string]any) ([]Warning, error) 
 			continue
 		}
 		said[row.Name] = key
-		for _, text := range row.remarks(key) {
+		for _, text := range row.remarks(key, values[key]) {
 			warnings = append(warnings, Warning{row.Name, source, text})
 		}
 		if row.Field == "" {
 			continue
 		}
 		if err := row.set(&next, values[key]); err != nil {
-			errs = append(errs, fmt.Errorf("%s: setting %s: %w", source, key, err))
+			errs = append(errs, fmt.Errorf("%s: setting %s: %w", source, key, row.quoted(err, values[key])))
 			continue
 		}
 		next.origin[row.Name] = source
@@ -140,20 +142,77 @@ func (c *Config) apply(source string, values map[string]any) ([]Warning, error) 
 	return warnings, nil
 }
 
+// quoted puts a text that is of the wrong type into the error, unless it may be a
+// secret.
+func (row *Setting) quoted(err error, value any) error {
+	text, ok := value.(string)
+	wrong, is := err.(*settings.WantError)
+	if !ok || !is || row.Secret || len(text) > 60 || strings.Contains(text, "://") || typeOf(row.Type) == "map" {
+		return err
+	}
+	return &settings.WantError{Got: strconv.Quote(text), Want: wrong.Want}
+}
+
 // remarks says what the writer of a setting, given by the name key, should know.
-func (row *Setting) remarks(key string) (texts []string) {
+// What has no effect is not worth a word where it asks for nothing.
+func (row *Setting) remarks(key string, value any) (texts []string) {
 	if key == row.Old && !strings.EqualFold(strings.TrimPrefix(key, "CELERY_"), row.Name) {
 		texts = append(texts, key+" is its old name; rename it to "+row.Name)
 	}
 	switch {
+	case row.Since == "" && row.isDefault(value):
 	case row.Refused != "":
 		texts = append(texts, "it has no effect here: "+row.Refused)
+	case row.Planned != "":
+		texts = append(texts, "it has no effect in this version, which lacks what it is for: "+row.Planned)
 	case row.Since == "":
 		texts = append(texts, "this version knows it but does not honour it yet; it has no effect")
 	case row.Deprecated != "":
 		texts = append(texts, "it is deprecated: "+row.Deprecated)
 	}
 	return texts
+}
+
+// isDefault reports whether a value is the default, of a setting that no field
+// holds.
+func (row *Setting) isDefault(value any) bool {
+	if settings.None(value) || settings.None(row.Default) {
+		return settings.None(value) && settings.None(row.Default)
+	}
+	switch typeOf(row.Type) {
+	case "bool":
+		got, err := settings.Bool(value)
+		return err == nil && strconv.FormatBool(got) == row.Default
+	case "number":
+		got, err := settings.Duration(value)
+		def, _ := settings.Duration(row.Default)
+		return err == nil && got == def
+	case "list":
+		got, err := settings.Strings(value)
+		def, _ := settings.Strings(row.Default)
+		return err == nil && slices.Equal(got, def)
+	case "map":
+		got, err := settings.Map(value)
+		def, _ := settings.Map(row.Default)
+		return err == nil && reflect.DeepEqual(got, def)
+	}
+	got, err := settings.String(value)
+	return err == nil && got == row.Default
+}
+
+// typeOf is the Go kind behind Celery's word for a type.
+func typeOf(celery string) string {
+	switch celery {
+	case "int", "float":
+		return "number"
+	case "tuple", "list":
+		return "list"
+	case "dict", "any":
+		return "map"
+	case "bool":
+		return celery
+	}
+	return "text"
 }
 
 // CeleryDefaults returns a Config in which each setting whose default is ours
@@ -213,10 +272,14 @@ func (row *Setting) shown(v reflect.Value) any {
 		return settings.Masked
 	case v.Kind() == reflect.Map:
 		m, _ := settings.Map(v.Interface())
-		return settings.Mask(m, broker.Redact)
+		return settings.Mask(m, masked)
 	}
-	return settings.Mask(v.Interface(), broker.Redact)
+	return settings.Mask(v.Interface(), masked)
 }
+
+// masked hides the password of a URL as Celery does in a list of settings, with
+// the stars of every other secret.
+func masked(url string) string { return scheme.Mask(url, settings.Masked) }
 
 // settingIndex finds rows by every name they have: new, old, and the new name
 // in upper case with and without a prefix.

@@ -36,8 +36,10 @@ earlier one. In the environment a setting is its name in upper case after ` + "`
 ` + "`LOVAGE_`" + `: ` + "`LOVAGE_TASK_ACKS_LATE=false`" + `. Times are seconds, or texts such as ` + "`1h30m`" + `; lists may be
 words with commas between them; maps are JSON objects. ` + "`none`" + ` is Celery's None; in Go it is
 ` + "`lovage.NoLimit`" + ` where a limit is what the setting is. Celery's old names (from before version 4) are
-read, with a warning; the old and the new name of one setting together are an error. An unknown name, and
-one that has no effect in this version, is a warning.
+read, with a warning; the old and the new name of one setting together are an error. So is a value of the
+wrong type, by setting, value, source and what is wanted. An unknown name is a warning that tells the nearest
+one there is, and so is a setting that has no effect and asks for something. Each setting of Celery 5.2 to 5.6
+is known: a configuration file of Celery's is read as it is. ` + "`report`" + ` masks passwords and secrets as Celery does.
 
 `)
 	row := func(cells ...string) {
@@ -75,12 +77,12 @@ one that has no effect in this version, is a warning.
 		row(code(s.Name), code(s.Field), code(s.Default), cmp.Or(s.Unit, typeWord(s.Type)), doc, s.Since, code(s.Old))
 	}
 	b.WriteByte('\n')
-	head("Known, without effect yet", "Setting one of these is a warning.", "setting", "default", "unit", "meaning", "old name")
+	head("Of features to come", "Setting one of these is a warning.", "setting", "needs", "default", "unit", "meaning", "old name")
 	for _, s := range known {
-		row(code(s.Name), code(s.Default), cmp.Or(s.Unit, typeWord(s.Type)), s.Doc, code(s.Old))
+		row(code(s.Name), s.Planned, code(s.Default), cmp.Or(s.Unit, typeWord(s.Type)), s.Doc, code(s.Old))
 	}
 	b.WriteByte('\n')
-	head("Without a meaning here", "Setting one of these is a warning that says what to do instead.", "setting", "what to do instead")
+	head("Without a meaning here", "Setting one of these is a warning that says what to do instead.", "setting", "reason, or what to do instead")
 	for _, s := range refused {
 		row(code(s.Name), s.Refused)
 	}

@@ -38,7 +38,11 @@ func (row *Setting) set(c *Config, value any) error {
 	case *[]string:
 		err = put(f, value, settings.Strings)
 	case *map[string]any:
-		err = put(f, value, settings.Map)
+		if strings.HasSuffix(row.Name, "_use_ssl") {
+			err = put(f, value, readSSL)
+		} else {
+			err = put(f, value, settings.Map)
+		}
 	case *[]broker.Queue:
 		err = put(f, value, readQueues)
 	case *[]Route:
@@ -87,6 +91,22 @@ func (row *Setting) text(value any) (string, error) {
 		}
 	}
 	return settings.String(value)
+}
+
+// readSSL reads a switch, true being TLS without further options, or a map.
+func readSSL(value any) (map[string]any, error) {
+	on, err := settings.Bool(value)
+	switch {
+	case err != nil:
+		m, err := settings.Map(value)
+		if err != nil {
+			return nil, &settings.WantError{Got: "something else", Want: "true, false, or a map of keyfile, certfile, ca_certs and cert_reqs"}
+		}
+		return m, nil
+	case on:
+		return map[string]any{}, nil
+	}
+	return nil, nil
 }
 
 // check judges a value that is there, wherever it came from.
@@ -200,6 +220,9 @@ func (r *resolved) fallbacks(c Config) (err error) {
 	if r.WorkerConcurrency == 0 {
 		r.WorkerConcurrency = proc.CPUs()
 	}
+	if err := r.forDrivers(); err != nil {
+		return err
+	}
 	switch r.WorkerPool { // Celery's words
 	case "threads", "gevent", "eventlet":
 		r.WorkerPool = "goroutine"
@@ -235,7 +258,11 @@ func first(a, b string) string {
 type resolved struct {
 	BrokerURL, BrokerReadURL, BrokerWriteURL string
 	BrokerFailoverStrategy                   string
-	BrokerTransportOptions                   map[string]any
+	BrokerTransportOptions                   map[string]any // with those that have a setting of their own
+	BrokerUseSSL                             map[string]any
+	BrokerLoginMethod                        string
+	BrokerHeartbeat                          time.Duration
+	BrokerNativeDelayedDeliveryQueueType     string
 	BrokerConnectionTimeout                  time.Duration
 	BrokerConnectionRetry                    bool
 	BrokerConnectionRetryOnStartup           bool
@@ -244,13 +271,19 @@ type resolved struct {
 	BrokerPublishTimeout                     time.Duration
 
 	ResultBackend                 string
-	ResultBackendTransportOptions map[string]any
+	ResultBackendTransportOptions map[string]any // with those that have a setting of their own
 	ResultExpires                 time.Duration
 	ResultExtended                bool
 	ResultChordRetryInterval      time.Duration
 	ResultPersistent              bool
 	ResultSerializer              string
 	ResultAcceptContent           []string
+
+	RedisHost, RedisUsername, RedisPassword, RedisClientName string
+	RedisPort, RedisDB                                       int
+	RedisBackendUseSSL                                       map[string]any
+	RedisSocketTimeout, RedisSocketConnectTimeout            time.Duration
+	RedisBackendHealthCheckInterval                          time.Duration
 
 	AcceptContent      []string
 	TaskSerializer     string
@@ -281,11 +314,16 @@ type resolved struct {
 	TaskDefaultPriority     *int
 	TaskDefaultDeliveryMode int
 	TaskDefaultRateLimit    string
+	TaskDefaultQueueType    string
+	TaskQueueMaxPriority    int
 	TaskCreateMissingQueues bool
-	TaskQueues              []broker.Queue
-	TaskRoutes              []Route
-	TaskAnnotations         map[string]map[string]any
-	TaskCls                 string
+
+	TaskCreateMissingQueueType, TaskCreateMissingQueueExchangeType string
+
+	TaskQueues      []broker.Queue
+	TaskRoutes      []Route
+	TaskAnnotations map[string]map[string]any
+	TaskCls         string
 
 	TaskPublishRetry          bool
 	TaskPublishRetryPolicy    RetryPolicy
@@ -298,6 +336,12 @@ type resolved struct {
 	EventExchange   string
 	EventSerializer string
 	ControlExchange string
+
+	EventQueuePrefix                           string
+	EventQueueExclusive, EventQueueDurable     bool
+	EventQueueExpires, EventQueueTTL           time.Duration
+	ControlQueueExclusive, ControlQueueDurable bool
+	ControlQueueExpires, ControlQueueTTL       time.Duration
 
 	WorkerConcurrency         int // never 0
 	WorkerPrefetchMultiplier  int

@@ -163,17 +163,19 @@ var notOurs = map[string]string{
 
 // lacking are keys of Celery's that mean nothing here, and kinds that differ.
 var lacking = map[string]string{
-	"stats.pool.writes":                "pipes to child processes",
-	"stats.broker.credential_provider": "connections take a URL",
-	"conf.result_expires":              "Celery tells its timedelta as a text, we tell the seconds",
-	"conf.task_cls":                    "Celery honours it and does not list it",
-	"conf.worker_pidfile":              "likewise",
-	"conf.worker_revokes_max":          "in Celery an environment variable",
-	"conf.worker_revoke_expires":       "likewise",
-	"conf.worker_logfile":              "likewise",
-	"conf.worker_uid":                  "likewise",
-	"conf.worker_gid":                  "likewise",
-	"conf.worker_umask":                "likewise",
+	"stats.pool.writes":                        "pipes to child processes",
+	"stats.broker.credential_provider":         "connections take a URL",
+	"conf.result_expires":                      "Celery tells its timedelta as a text, we tell the seconds",
+	"conf.task_cls":                            "Celery honours it and does not list it",
+	"conf.worker_pidfile":                      "likewise",
+	"conf.worker_logfile":                      "likewise",
+	"conf.worker_uid":                          "likewise",
+	"conf.worker_gid":                          "likewise",
+	"conf.worker_umask":                        "likewise",
+	"conf.redis_client_name":                   "likewise",
+	"conf.redis_backend_health_check_interval": "likewise",
+	"conf.worker_revokes_max":                  "in Celery an environment variable",
+	"conf.worker_revoke_expires":               "likewise",
 }
 
 // sameShape holds a value against a recorded one: the same keys, with the same

@@ -12,6 +12,7 @@ import (
 
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/internal/redisconn"
+	"github.com/lovage-go/lovage/internal/transport"
 	"github.com/redis/rueidis"
 )
 
@@ -48,12 +49,13 @@ type Backend struct {
 
 // Open connects to the server that cfg.URL names.
 func Open(ctx context.Context, cfg backend.Config) (*Backend, error) {
-	o := redisconn.Options(cfg.Options)
+	o := transport.Read(cfg.Options)
+	prefix, ordered := o.Text("global_keyprefix", ""), o.Flag("result_chord_ordered", true)
 	rdb, err := redisconn.Dial(ctx, cfg.URL, o)
 	if err != nil {
 		return nil, fmt.Errorf("open result backend: %w", fault(ctx, err))
 	}
-	b := &Backend{rdb: rdb, log: cfg.Log(), prefix: o.String("global_keyprefix", ""), ordered: o.Bool("result_chord_ordered", true), watching: map[string]map[*watch]struct{}{}}
+	b := &Backend{rdb: rdb, log: cfg.Log(), prefix: prefix, ordered: ordered, watching: map[string]map[*watch]struct{}{}}
 	b.ears = redisconn.NewSubscriber(rdb, "", false, func(_, channel, _ string) { b.ring(channel) }, b.ringAll)
 	return b, nil
 }

@@ -13,8 +13,9 @@
 //
 // Importing it makes the URL schemes redis, rediss, redis+socket, socket, sentinel
 // and rediscluster (redis+cluster, rediss+cluster) available. Of the transport options it heeds Celery's
-// global_keyprefix, result_chord_ordered, master_name, sentinel_kwargs, socket_timeout and
-// socket_connect_timeout. With a prefix the store is not the one of a broker at
+// global_keyprefix, result_chord_ordered, master_name, sentinel_kwargs, socket_timeout,
+// socket_connect_timeout, health_check_interval and client_name, and what the settings
+// redis_* say: host, port, db, username, password and ssl. With a prefix the store is not the one of a broker at
 // the same URL, and results are not committed together with acknowledgements.
 //
 // A waiting client subscribes; one connection serves all that wait. After a lost

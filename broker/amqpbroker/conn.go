@@ -68,8 +68,11 @@ type Conn struct {
 // passive (declare nothing, for accounts without the right to configure, and do
 // without delays or dead letters if their queues are missing),
 // queue_type and max_priority (of queues that say none), dead_letter_queue
-// (lovage.dead), delayed_queue_type (quorum, as Celery; classic), event_queue_exclusive and
-// control_queue_exclusive (true; false declares as Celery before 5.6 did).
+// (lovage.dead), delayed_queue_type (quorum, as Celery; classic), ssl (true, or a map
+// of files: TLS also for amqp://), and how the queues of events and of remote
+// control are declared: event_queue_exclusive and control_queue_exclusive (true;
+// false declares as Celery before 5.6 did), _durable, _expires and _ttl of both,
+// and event_queue_prefix. The App fills in the options that have a setting.
 func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 	o, err := readOptions(cfg.Options)
 	if err != nil {

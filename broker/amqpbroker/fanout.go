@@ -1,6 +1,7 @@
 package amqpbroker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -80,10 +81,9 @@ func (c *Conn) ensureExchange(ctx context.Context, name string) error {
 // Listen receives by a queue of its own, which the server deletes with the
 // connection.
 func (c *Conn) Listen(ctx context.Context, exchange, pattern string) (broker.Listener, error) {
-	q := broker.Queue{Name: exchange + "." + token(), Transient: true, AutoDelete: true, Exclusive: c.opt.eventExclusive,
-		Exchange: exchangeOf(exchange), RoutingKey: pattern, Arguments: map[string]any{"x-expires": 60_000, "x-message-ttl": 5_000}}
+	q := c.opt.events.queue(broker.Queue{Name: cmp.Or(c.opt.events.prefix, exchange) + "." + token(), Exchange: exchangeOf(exchange), RoutingKey: pattern})
 	if q.Exchange.Transient {
-		q.Name, q.Exclusive, q.Arguments = token()+"."+exchange, c.opt.controlExclusive, controlArguments()
+		q = c.opt.control.queue(broker.Queue{Name: token() + "." + exchange, Exchange: q.Exchange, RoutingKey: pattern})
 		if q.Exchange.Type == "fanout" {
 			q.RoutingKey = ""
 		}
@@ -93,8 +93,4 @@ func (c *Conn) Listen(ctx context.Context, exchange, pattern string) (broker.Lis
 		return nil, err
 	}
 	return l, nil
-}
-
-func controlArguments() map[string]any {
-	return map[string]any{"x-expires": 10_000, "x-message-ttl": 300_000}
 }

@@ -1,10 +1,12 @@
 package amqpbroker
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
-	"strconv"
 	"time"
+
+	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/transport"
 )
 
 // options are what the transport options say; see [Open].
@@ -22,117 +24,69 @@ type options struct {
 	dead      string // queue of dead letters
 	quorum    bool   // the delay queues are quorum queues
 
-	eventExclusive   bool
-	controlExclusive bool
+	ssl any // TLS also for amqp://
+
+	events, control own
+}
+
+// own is how the queues are declared that events and remote control come by.
+type own struct {
+	exclusive, durable bool
+	expires, ttl       time.Duration // 0: never
+	prefix             string        // of the queues of events
+}
+
+func readOwn(r *transport.Options, kind string, expires, ttl time.Duration) (own, error) {
+	o := own{
+		exclusive: r.Flag(kind+"_queue_exclusive", true), durable: r.Flag(kind+"_queue_durable", false),
+		expires: r.Seconds(kind+"_queue_expires", expires), ttl: r.Seconds(kind+"_queue_ttl", ttl),
+	}
+	if o.durable && o.exclusive {
+		return o, fmt.Errorf("%s_queue_durable and %s_queue_exclusive are both true: an exclusive queue goes with its connection, set one to false", kind, kind)
+	}
+	return o, nil
+}
+
+// queue gives q the properties of such a queue.
+func (o *own) queue(q broker.Queue) broker.Queue {
+	q.AutoDelete, q.Exclusive, q.Transient, q.Arguments = true, o.exclusive, !o.durable, map[string]any{}
+	for name, d := range map[string]time.Duration{"x-expires": o.expires, "x-message-ttl": o.ttl} {
+		if d > 0 {
+			q.Arguments[name] = d.Milliseconds()
+		}
+	}
+	return q
 }
 
 func readOptions(raw map[string]any) (o options, err error) {
-	r := reader{raw: raw}
+	r := transport.Read(raw)
 	o = options{
-		heartbeat: r.seconds("heartbeat", 10*time.Second),
-		timeout:   r.seconds("connect_timeout", 10*time.Second),
-		frameMax:  r.whole("frame_max", 0),
-		login:     r.text("login_method", ""),
+		heartbeat: r.Seconds("heartbeat", 10*time.Second),
+		timeout:   r.Seconds("connect_timeout", 10*time.Second),
+		frameMax:  r.Whole("frame_max", 0),
+		login:     r.Text("login_method", ""),
 
-		claims: r.seconds("consumer_timeout", 30*time.Minute),
+		claims: r.Seconds("consumer_timeout", 30*time.Minute),
 
-		passive:   r.flag("passive", false),
-		queueType: r.text("queue_type", ""),
-		priority:  r.whole("max_priority", 0),
-		dead:      r.text("dead_letter_queue", "lovage.dead"),
-		quorum:    r.text("delayed_queue_type", "quorum") == "quorum",
+		passive:   r.Flag("passive", false),
+		queueType: r.Text("queue_type", ""),
+		priority:  r.Whole("max_priority", 0),
+		dead:      r.Text("dead_letter_queue", "lovage.dead"),
+		quorum:    r.Text("delayed_queue_type", "quorum") == "quorum",
 
-		eventExclusive:   r.flag("event_queue_exclusive", true),
-		controlExclusive: r.flag("control_queue_exclusive", true),
+		ssl: r.Value("ssl"),
 	}
-	switch {
-	case r.err != nil:
-		return o, r.err
+	var events, control error
+	o.events, events = readOwn(r, "event", time.Minute, 5*time.Second)
+	o.control, control = readOwn(r, "control", 10*time.Second, 5*time.Minute)
+	o.events.prefix = r.Text("event_queue_prefix", "")
+	switch err := cmp.Or(r.Err(), events, control); {
+	case err != nil:
+		return o, err
 	case o.queueType != "" && o.queueType != "classic" && o.queueType != "quorum":
 		return o, fmt.Errorf("transport option queue_type is %q: use classic or quorum", o.queueType)
 	case o.priority < 0 || o.priority > 255:
 		return o, fmt.Errorf("transport option max_priority is %d: use 0 to 255, and 10 at most to be quick", o.priority)
 	}
 	return o, nil
-}
-
-// reader reads options one by one and keeps the first mistake.
-type reader struct {
-	raw map[string]any
-	err error
-}
-
-func (r *reader) text(name, def string) string {
-	switch v := r.raw[name].(type) {
-	case nil:
-		return def
-	case string:
-		return v
-	default:
-		r.wrong(name, "a text", v)
-		return def
-	}
-}
-
-func (r *reader) flag(name string, def bool) bool {
-	switch v := r.raw[name].(type) {
-	case nil:
-		return def
-	case bool:
-		return v
-	default:
-		r.wrong(name, "true or false", v)
-		return def
-	}
-}
-
-func (r *reader) seconds(name string, def time.Duration) time.Duration {
-	if d, ok := r.raw[name].(time.Duration); ok {
-		return d
-	}
-	if r.raw[name] == nil {
-		return def
-	}
-	f, ok := number(r.raw[name])
-	if !ok || f < 0 {
-		r.wrong(name, "a number of seconds", r.raw[name])
-		return def
-	}
-	return time.Duration(f * float64(time.Second))
-}
-
-func (r *reader) whole(name string, def int) int {
-	if r.raw[name] == nil {
-		return def
-	}
-	f, ok := number(r.raw[name])
-	if !ok || f != float64(int(f)) {
-		r.wrong(name, "a whole number", r.raw[name])
-		return def
-	}
-	return int(f)
-}
-
-func (r *reader) wrong(name, want string, got any) {
-	if r.err == nil {
-		r.err = fmt.Errorf("transport option %s: want %s, got %v", name, want, got)
-	}
-}
-
-func number(v any) (float64, bool) {
-	switch n := v.(type) {
-	case int:
-		return float64(n), true
-	case int64:
-		return float64(n), true
-	case float64:
-		return n, true
-	case json.Number:
-		f, err := n.Float64()
-		return f, err == nil
-	case string:
-		f, err := strconv.ParseFloat(n, 64)
-		return f, err == nil
-	}
-	return 0, false
 }

@@ -35,8 +35,7 @@ func (c *Conn) Reply(ctx context.Context, _ time.Duration, m *broker.Message) er
 
 // Replies makes the queue that Celery's clients would have for a routing key.
 func (c *Conn) Replies(ctx context.Context, exchange, routingKey string) (broker.Listener, error) {
-	l, err := c.listen(ctx, broker.Queue{Name: routingKey + "." + exchange, Transient: true, AutoDelete: true, Exclusive: c.opt.controlExclusive,
-		Exchange: exchangeOf(exchange), RoutingKey: routingKey, Arguments: controlArguments()})
+	l, err := c.listen(ctx, c.opt.control.queue(broker.Queue{Name: routingKey + "." + exchange, Exchange: exchangeOf(exchange), RoutingKey: routingKey}))
 	if err != nil {
 		return nil, err
 	}

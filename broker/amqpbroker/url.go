@@ -38,6 +38,8 @@ func (a *address) vhostPath() string {
 //	amqp://[user[:password]@]host[:port][/vhost]     pyamqp:// and librabbitmq:// are the same
 //	amqps://...?ssl_cert_reqs=required&ssl_ca_certs=...&ssl_certfile=...&ssl_keyfile=...
 //
+// The option ssl makes amqp:// as amqps://, see [tlsurl.Wanted].
+//
 // No path, / and // are the virtual host "/"; //name is the one called "/name".
 func parseURL(raw string, o *options) (*address, error) {
 	u, err := url.Parse(raw)
@@ -48,16 +50,27 @@ func parseURL(raw string, o *options) (*address, error) {
 		}
 		return nil, err
 	}
-	port, secure := "5672", false
+	secure := false
 	switch u.Scheme {
 	case "amqp", "pyamqp", "librabbitmq":
 	case "amqps", "pyamqps":
-		port, secure = "5671", true
+		secure = true
 	default:
 		return nil, fmt.Errorf("scheme %q is none of RabbitMQ: use amqp or amqps", u.Scheme)
 	}
+	q, host := u.Query(), cmp.Or(u.Hostname(), "localhost")
+	secure = secure || q.Get("ssl") == "true" || q.Get("ssl") == "True"
+	conf, err := tlsurl.Wanted(secure, o.ssl, q, host)
+	if err != nil {
+		return nil, err
+	}
+	port := "5672"
+	if conf != nil {
+		port = "5671"
+	}
 	a := &address{
-		host:  net.JoinHostPort(cmp.Or(u.Hostname(), "localhost"), cmp.Or(u.Port(), port)),
+		host:  net.JoinHostPort(host, cmp.Or(u.Port(), port)),
+		tls:   conf,
 		vhost: cmp.Or(strings.TrimPrefix(u.Path, "/"), "/"),
 		user:  "guest",
 	}
@@ -65,12 +78,6 @@ func parseURL(raw string, o *options) (*address, error) {
 	if u.User != nil && u.User.Username() != "" {
 		a.user = u.User.Username()
 		password, _ = u.User.Password()
-	}
-	q := u.Query()
-	if secure || q.Get("ssl") == "true" || q.Get("ssl") == "True" {
-		if a.tls, err = tlsurl.Config(q, cmp.Or(u.Hostname(), "localhost")); err != nil {
-			return nil, err
-		}
 	}
 	switch login := strings.ToUpper(cmp.Or(q.Get("login_method"), o.login)); login {
 	case "", "PLAIN":

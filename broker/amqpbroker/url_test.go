@@ -108,6 +108,14 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// What broker_use_ssl and broker_login_method say, in Python's names, makes
+	// amqp:// the same.
+	s := newSite(t, "amqp://127.0.0.1:"+port+"//", map[string]any{"login_method": "EXTERNAL",
+		"ssl": map[string]any{"cert_reqs": 2, "ca_certs": ca, "certfile": cert, "keyfile": key}})
+	s.publish("over TLS")
+	if err := s.settle(s.claim(limit(t, 20*time.Second)), broker.Ack); err != nil {
+		t.Error(err)
+	}
 	for name, c := range map[string]struct{ url, says string }{
 		"UnknownAuthority": {"amqps://guest:guest@" + at, "certificate"},
 		"WrongPassword":    {"amqps://guest:secret@" + known, "password"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/redisconn"
+	"github.com/lovage-go/lovage/internal/transport"
 )
 
 func init() {
@@ -59,11 +60,12 @@ type Conn struct {
 // Open connects to the server that cfg.URL names. Of the transport options it
 // heeds kombu's global_keyprefix, sep, priority_steps, fanout_prefix,
 // fanout_patterns, unacked_key, unacked_index_key, unacked_mutex_key, master_name, sentinel_kwargs,
-// socket_timeout and socket_connect_timeout, lease (seconds, 30), and
-// visibility_timeout: if it is given, claims of Python workers that are older are
+// socket_timeout, socket_connect_timeout, health_check_interval, client_name, ssl,
+// lease (seconds, 30), and visibility_timeout: if it is given, claims of Python workers that are older are
 // given back, as Python workers do for one another.
 func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
-	o := redisconn.Options(cfg.Options)
+	o := transport.Read(cfg.Options)
+	lease, visibility := o.Positive("lease", DefaultLease), o.Seconds("visibility_timeout", 0)
 	rdb, err := redisconn.Dial(ctx, cfg.URL, o)
 	if err != nil {
 		return nil, fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), fault(ctx, err))
@@ -71,12 +73,12 @@ func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 	k, err := newKeys(o, rdb.Cluster)
 	if err != nil {
 		rdb.Close()
-		return nil, err
+		return nil, fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), err)
 	}
 	k.fanout = k.prefix + fanoutPrefix(o, rdb.DB)
 	c := &Conn{
 		rdb: rdb, log: cfg.Log(), maxBody: cmp.Or(cfg.MaxBody, DefaultMaxBody), keys: k,
-		lease: o.Seconds("lease", DefaultLease), visibility: o.Seconds("visibility_timeout", 0), tags: redisconn.Token(),
+		lease: lease, visibility: visibility, tags: redisconn.Token(),
 		known: map[string]bool{}, consumers: map[*Consumer]struct{}{}, listeners: map[string]map[*listener]struct{}{},
 	}
 	c.ears = redisconn.NewSubscriber(rdb, fanoutHome, true, c.heard, func() {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/pyjson"
-	"github.com/lovage-go/lovage/internal/redisconn"
+	"github.com/lovage-go/lovage/internal/transport"
 )
 
 // keys are the names of everything in the database. What belongs to queues is
@@ -27,29 +27,26 @@ type keys struct {
 	whole             *shard // of all queues; nil if spread
 }
 
-func newKeys(o redisconn.Options, spread bool) (keys, error) {
-	steps, err := o.Ints("priority_steps", []int{0, 3, 6, 9})
-	if err != nil {
-		return keys{}, err
-	}
+func newKeys(o *transport.Options, spread bool) (keys, error) {
+	steps := o.Wholes("priority_steps", []int{0, 3, 6, 9})
 	if !slices.IsSorted(steps) || len(steps) == 0 || steps[0] != 0 || len(steps) > 32 {
 		return keys{}, fmt.Errorf("transport option priority_steps is %v: want at most 32 numbers that begin with 0 and rise, the same for all producers and workers", steps)
 	}
-	p := o.String("global_keyprefix", "")
+	p := o.Text("global_keyprefix", "")
 	k := keys{
-		prefix: p, sep: o.String("sep", "\x06\x16"), steps: steps, patterns: o.Bool("fanout_patterns", true), spread: spread,
-		unacked: o.String("unacked_key", "unacked"), index: o.String("unacked_index_key", "unacked_index"),
-		queues: p + "lovage.queues", exchanges: p + "lovage.exchanges", mutex: p + o.String("unacked_mutex_key", "unacked_mutex"),
+		prefix: p, sep: o.Text("sep", "\x06\x16"), steps: steps, patterns: o.Flag("fanout_patterns", true), spread: spread,
+		unacked: o.Text("unacked_key", "unacked"), index: o.Text("unacked_index_key", "unacked_index"),
+		queues: p + "lovage.queues", exchanges: p + "lovage.exchanges", mutex: p + o.Text("unacked_mutex_key", "unacked_mutex"),
 	}
 	if !spread {
 		k.whole = newShard(&k, p)
 	}
-	return k, nil
+	return k, o.Err()
 }
 
 // fanoutPrefix is kombu's "/{db}." unless the option says otherwise.
-func fanoutPrefix(o redisconn.Options, db int) string {
-	switch v := o["fanout_prefix"].(type) {
+func fanoutPrefix(o *transport.Options, db int) string {
+	switch v := o.Value("fanout_prefix").(type) {
 	case string:
 		return strings.ReplaceAll(v, "{db}", strconv.Itoa(db))
 	case bool:

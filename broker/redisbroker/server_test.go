@@ -84,6 +84,10 @@ func TestTLSAndACL(t *testing.T) {
 	c := open(t, "rediss://worker:p%40ss@"+at+"&ssl_ca_certs="+cert, nil)
 	defer c.Close()
 	passes(t, c)
+	named := open(t, "redis://127.0.0.1/4", map[string]any{"port": port, "username": "worker", "password": "p@ss",
+		"ssl": map[string]any{"ssl_cert_reqs": "CERT_REQUIRED", "ssl_ca_certs": cert}})
+	defer named.Close()
+	passes(t, named)
 	for url, says := range map[string]string{
 		"rediss://worker:p%40ss@" + at:                          "certificate",
 		"rediss://worker:wrong@" + at + "&ssl_ca_certs=" + cert: "WRONGPASS",

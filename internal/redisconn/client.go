@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lovage-go/lovage/internal/transport"
 	"github.com/redis/rueidis"
 )
 
@@ -23,21 +24,31 @@ type Client struct {
 }
 
 // Dial connects and makes sure that the server answers.
-func Dial(ctx context.Context, url string, o Options) (*Client, error) {
+//
+// Of the options it reads socket_timeout (seconds, 10), socket_connect_timeout
+// (seconds, 5), health_check_interval (seconds, 5: how long a connection may be
+// silent before it is tried), client_name (lovage), and those of [ParseURL].
+func Dial(ctx context.Context, url string, o *transport.Options) (*Client, error) {
+	if o == nil {
+		o = transport.Read(nil)
+	}
 	opt, id, err := ParseURL(url, o)
 	if err != nil {
 		return nil, err
 	}
 	scheme, _, _ := strings.Cut(url, ":")
-	c := &Client{DB: opt.SelectDB, Cluster: IsCluster(scheme), ID: id, Timeout: o.Seconds("socket_timeout", 10*time.Second)}
+	c := &Client{DB: opt.SelectDB, Cluster: IsCluster(scheme), ID: id, Timeout: o.Positive("socket_timeout", 10*time.Second)}
 	opt.ConnWriteTimeout = c.Timeout
-	opt.Dialer.Timeout = o.Seconds("socket_connect_timeout", 5*time.Second)
-	opt.Dialer.KeepAlive = 5 * time.Second
+	opt.Dialer.Timeout = o.Positive("socket_connect_timeout", 5*time.Second)
+	opt.Dialer.KeepAlive = o.Positive("health_check_interval", 5*time.Second)
 	opt.DialCtxFn = watchful(opt.DialCtxFn)
 	opt.DisableCache = true // client-side caching; ears ask for tracking themselves
 	// The default of half a megabyte each is for other uses than one message.
 	opt.ReadBufferEachConn, opt.WriteBufferEachConn = 64<<10, 64<<10
-	opt.ClientName = "lovage"
+	opt.ClientName = o.Text("client_name", "lovage")
+	if err := o.Err(); err != nil {
+		return nil, err
+	}
 	done := make(chan error, 1)
 	go func() {
 		var err error

@@ -1,6 +1,7 @@
 package redisconn
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/lovage-go/lovage/internal/tlsurl"
+	"github.com/lovage-go/lovage/internal/transport"
 	"github.com/redis/rueidis"
 )
 
@@ -20,10 +22,15 @@ import (
 //	sentinel://[:password@]host:port/db;sentinel://...  with the option master_name
 //	rediscluster://[user:password@]host:port;host:port;...  also redis+cluster, and rediss+cluster with TLS
 //
+// What a URL leaves out the options host, port, db, username and password give,
+// and ssl (true, or a map; see [tlsurl.Wanted]) makes redis:// as rediss://.
 // A cluster is found by any of its nodes and has no database but 0. The id names
 // the server and database, for finding out whether a broker and a backend are the
 // same store.
-func ParseURL(raw string, o Options) (opt rueidis.ClientOption, id string, err error) {
+func ParseURL(raw string, o *transport.Options) (opt rueidis.ClientOption, id string, err error) {
+	if o == nil {
+		o = transport.Read(nil)
+	}
 	parts := strings.Split(raw, ";")
 	scheme, _, _ := strings.Cut(raw, ":")
 	if len(parts) > 1 && scheme != "sentinel" && !IsCluster(scheme) {
@@ -42,7 +49,7 @@ func ParseURL(raw string, o Options) (opt rueidis.ClientOption, id string, err e
 			}
 			return opt, "", fmt.Errorf("redis URL number %d: %w", i+1, err)
 		}
-		if err := addURL(&opt, u, i == 0); err != nil {
+		if err := addURL(&opt, u, o, i == 0); err != nil {
 			return opt, "", err
 		}
 	}
@@ -53,14 +60,15 @@ func ParseURL(raw string, o Options) (opt rueidis.ClientOption, id string, err e
 		}
 		ids = append(ids, "cluster")
 	case scheme == "sentinel":
-		name := o.String("master_name", "")
+		name := o.Text("master_name", "")
 		if name == "" {
 			return opt, "", errors.New(`a sentinel:// URL needs the transport option master_name, the name that the sentinels know the master by`)
 		}
 		opt.Sentinel = rueidis.SentinelOption{MasterSet: name, Dialer: opt.Dialer}
-		if kw, ok := o["sentinel_kwargs"].(map[string]any); ok {
-			opt.Sentinel.Password = Options(kw).String("password", "")
-			opt.Sentinel.Username = Options(kw).String("username", "")
+		kw := o.Sub("sentinel_kwargs")
+		opt.Sentinel.Password, opt.Sentinel.Username = kw.Text("password", ""), kw.Text("username", "")
+		if err := kw.Err(); err != nil {
+			return opt, "", fmt.Errorf("sentinel_kwargs: %w", err)
 		}
 		ids = append(ids, name)
 	default:
@@ -75,23 +83,17 @@ func IsCluster(scheme string) bool {
 	return scheme == "rediscluster" || scheme == "redis+cluster" || scheme == "rediss+cluster"
 }
 
-func addURL(opt *rueidis.ClientOption, u *url.URL, first bool) error {
+func addURL(opt *rueidis.ClientOption, u *url.URL, o *transport.Options, first bool) (err error) {
 	q := u.Query()
 	db := strings.Trim(u.Path, "/")
 	switch u.Scheme {
 	case "redis", "rediss", "sentinel", "rediscluster", "redis+cluster", "rediss+cluster":
-		port := "6379"
+		port := o.Whole("port", 6379)
 		if u.Scheme == "sentinel" {
-			port = "26379"
+			port = 26379
 		}
-		host := u.Hostname()
-		if host == "" {
-			host = "localhost"
-		}
-		if u.Port() != "" {
-			port = u.Port()
-		}
-		opt.InitAddress = append(opt.InitAddress, net.JoinHostPort(host, port))
+		host := cmp.Or(u.Hostname(), o.Text("host", ""), "localhost")
+		opt.InitAddress = append(opt.InitAddress, net.JoinHostPort(host, cmp.Or(u.Port(), strconv.Itoa(port))))
 	case "redis+socket", "socket":
 		opt.InitAddress = []string{u.Path}
 		opt.DialCtxFn = dialSocket
@@ -108,6 +110,9 @@ func addURL(opt *rueidis.ClientOption, u *url.URL, first bool) error {
 	if v := q.Get("db"); v != "" {
 		db = v
 	}
+	if n := o.Whole("db", 0); db == "" && n != 0 {
+		db = strconv.Itoa(n)
+	}
 	if db != "" {
 		n, err := strconv.Atoi(db)
 		if err != nil || n < 0 {
@@ -115,20 +120,17 @@ func addURL(opt *rueidis.ClientOption, u *url.URL, first bool) error {
 		}
 		opt.SelectDB = n
 	}
+	opt.Username, opt.Password = o.Text("username", ""), o.Text("password", "")
 	if u.User != nil {
 		opt.Username = u.User.Username()
 		opt.Password, _ = u.User.Password()
 	}
-	if u.Scheme == "rediss" || u.Scheme == "rediss+cluster" {
-		host := u.Hostname()
-		if IsCluster(u.Scheme) {
-			host = "" // each node by the name that the cluster gives it
-		}
-		cfg, err := tlsurl.Config(q, host)
-		if err != nil {
-			return err
-		}
-		opt.TLSConfig = cfg
+	host := cmp.Or(u.Hostname(), o.Text("host", ""), "localhost")
+	if IsCluster(u.Scheme) {
+		host = "" // each node by the name that the cluster gives it
 	}
-	return nil
+	if err = o.Err(); err == nil {
+		opt.TLSConfig, err = tlsurl.Wanted(strings.HasPrefix(u.Scheme, "rediss"), o.Value("ssl"), q, host)
+	}
+	return err
 }

@@ -1,11 +1,13 @@
 package redisconn_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/lovage-go/lovage/internal/redisconn"
+	"github.com/lovage-go/lovage/internal/transport"
 )
 
 func TestParseURL(t *testing.T) {
@@ -34,7 +36,7 @@ func TestParseURL(t *testing.T) {
 	} {
 		t.Run(c.url, func(t *testing.T) {
 			t.Parallel()
-			opt, id, err := redisconn.ParseURL(c.url, redisconn.Options{"master_name": "main"})
+			opt, id, err := redisconn.ParseURL(c.url, transport.Read(map[string]any{"master_name": "main"}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,6 +72,30 @@ func TestParseURLRefuses(t *testing.T) {
 				t.Errorf("got %v, want an error that says %q and no password", err, c.says)
 			}
 		})
+	}
+}
+
+// What a URL does not say the settings of Celery's Redis backend say.
+func TestOptionsFillTheURL(t *testing.T) {
+	t.Parallel()
+	o := map[string]any{"host": "h", "port": 7, "db": "3", "username": "u", "password": "p", "ssl": map[string]any{"ssl_cert_reqs": 0}}
+	for url, want := range map[string]string{"redis://": "h:7 3 u p true", "redis://i:8/0": "i:8 0 u p true", "redis://v:w@/1": "h:7 1 v w true"} {
+		opt, _, err := redisconn.ParseURL(url, transport.Read(o))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%s %d %s %s %t", opt.InitAddress[0], opt.SelectDB, opt.Username, opt.Password, opt.TLSConfig != nil); got != want {
+			t.Errorf("%s gives %s, want %s", url, got, want)
+		}
+	}
+	for says, o := range map[string]map[string]any{
+		"transport option port: want a whole number, got a value of type string": {"port": "x"},
+		`there is no TLS option "ciphers" here`:                                  {"ssl": map[string]any{"ciphers": "x"}},
+		"use true, or a map":                                                     {"ssl": 3},
+	} {
+		if _, _, err := redisconn.ParseURL("redis://", transport.Read(o)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v: got %v, want an error that says %q", o, err, says)
+		}
 	}
 }
 

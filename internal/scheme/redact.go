@@ -41,23 +41,26 @@ func each(raw string) []string {
 }
 
 // Redact masks the passwords in broker or backend URLs, for logs and errors.
-func Redact(raw string) string {
+func Redact(raw string) string { return Mask(raw, "**") }
+
+// Mask is Redact with other stars.
+func Mask(raw, stars string) string {
 	if !strings.Contains(raw, "://") {
 		return raw
 	}
 	urls := each(raw)
 	for i, u := range urls {
-		urls[i] = redact(u)
+		urls[i] = mask(u, stars)
 	}
 	return strings.Join(urls, ";")
 }
 
-func redact(raw string) string {
+func mask(raw, stars string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		if i := strings.LastIndex(raw, "@"); i >= 0 {
 			if j := strings.Index(raw, "://"); j >= 0 && j < i {
-				return raw[:j+3] + "**" + raw[i:]
+				return raw[:j+3] + stars + raw[i:]
 			}
 		}
 		return raw
@@ -67,7 +70,7 @@ func redact(raw string) string {
 			name := u.User.Username()
 			u.User = nil
 			s := u.String()
-			return strings.Replace(s, "://", "://"+url.User(name).String()+":**@", 1)
+			return strings.Replace(s, "://", "://"+url.User(name).String()+":"+stars+"@", 1)
 		}
 	}
 	return raw

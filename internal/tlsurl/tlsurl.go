@@ -1,4 +1,5 @@
-// Package tlsurl reads the ssl_ parameters of Celery's URLs.
+// Package tlsurl reads the ssl_ parameters of Celery's URLs, and the maps of
+// broker_use_ssl and redis_backend_use_ssl.
 package tlsurl
 
 import (
@@ -6,10 +7,62 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 )
+
+// Wanted makes the TLS configuration of a connection to host, or nil for plain
+// text: TLS is used if the URL's scheme asks for it, or the option. That is true,
+// or a map with the parameters of [Config], with or without ssl_ before their
+// names. A parameter of the URL wins.
+func Wanted(secure bool, option any, q url.Values, host string) (*tls.Config, error) {
+	given, on, err := parameters(option)
+	if err != nil {
+		return nil, err
+	}
+	if !secure && !on {
+		return nil, nil
+	}
+	maps.Copy(given, q)
+	return Config(given, host)
+}
+
+var names = []string{"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile", "server_hostname"}
+
+// requirements are the numbers of Python's module ssl.
+var requirements = map[string]string{"0": "none", "1": "optional", "2": "required"}
+
+func parameters(option any) (q url.Values, on bool, err error) {
+	q = url.Values{}
+	switch o := option.(type) {
+	case nil:
+		return q, false, nil
+	case bool:
+		return q, o, nil
+	case map[string]any:
+		for name, v := range o {
+			if !slices.Contains(names, name) {
+				name = "ssl_" + name
+			}
+			if !slices.Contains(names, name) {
+				return nil, false, fmt.Errorf("there is no TLS option %q here: use %s", strings.TrimPrefix(name, "ssl_"), strings.Join(names, ", "))
+			}
+			if v == nil {
+				continue
+			}
+			text := fmt.Sprint(v)
+			if name == "ssl_cert_reqs" {
+				text = cmp.Or(requirements[text], text)
+			}
+			q.Set(name, text)
+		}
+		return q, true, nil
+	}
+	return nil, false, fmt.Errorf("the TLS option is a value of type %T: use true, or a map of %s", option, strings.Join(names, ", "))
+}
 
 // Config makes the TLS configuration of a connection to host:
 //
@@ -19,7 +72,7 @@ import (
 //	server_hostname  the name in the server's certificate, if it is not host
 func Config(q url.Values, host string) (*tls.Config, error) {
 	cfg := &tls.Config{ServerName: cmp.Or(q.Get("server_hostname"), host), MinVersion: tls.VersionTLS12}
-	switch reqs := strings.ToLower(strings.TrimPrefix(q.Get("ssl_cert_reqs"), "CERT_")); reqs {
+	switch reqs := strings.TrimPrefix(strings.ToLower(q.Get("ssl_cert_reqs")), "cert_"); reqs {
 	case "", "required":
 	case "none", "optional":
 		cfg.InsecureSkipVerify = true

@@ -1,0 +1,161 @@
+// Package transport reads transport options, the map of Celery's
+// broker_transport_options and result_backend_transport_options that goes to a
+// driver. The names are each driver's own.
+package transport
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Options reads options one by one and keeps the first mistake. It is for one
+// goroutine.
+type Options struct {
+	raw map[string]any
+	err error
+}
+
+// Read begins to read options, from code, from a file or from the environment.
+func Read(raw map[string]any) *Options { return &Options{raw: raw} }
+
+// Err is the first mistake, nil if there was none.
+func (o *Options) Err() error { return o.err }
+
+// Value is an option as it is, nil if it is not set.
+func (o *Options) Value(name string) any { return o.raw[name] }
+
+// Text reads a text.
+func (o *Options) Text(name, def string) string {
+	switch v := o.raw[name].(type) {
+	case nil:
+		return def
+	case string:
+		return v
+	default:
+		o.wrong(name, "a text")
+		return def
+	}
+}
+
+// Flag reads true or false.
+func (o *Options) Flag(name string, def bool) bool {
+	switch v := o.raw[name].(type) {
+	case nil:
+		return def
+	case bool:
+		return v
+	case string:
+		if b, err := strconv.ParseBool(strings.ToLower(v)); err == nil {
+			return b
+		}
+	}
+	o.wrong(name, "true or false")
+	return def
+}
+
+// Seconds reads a duration written as a number of seconds.
+func (o *Options) Seconds(name string, def time.Duration) time.Duration {
+	switch v := o.raw[name].(type) {
+	case nil:
+		return def
+	case time.Duration:
+		return v
+	}
+	f, ok := number(o.raw[name])
+	if !ok || f < 0 {
+		o.wrong(name, "a number of seconds")
+		return def
+	}
+	return time.Duration(f * float64(time.Second))
+}
+
+// Positive is Seconds where zero stands for the default as well.
+func (o *Options) Positive(name string, def time.Duration) time.Duration {
+	if d := o.Seconds(name, def); d > 0 {
+		return d
+	}
+	return def
+}
+
+// Whole reads a whole number.
+func (o *Options) Whole(name string, def int) int {
+	if o.raw[name] == nil {
+		return def
+	}
+	n, ok := whole(o.raw[name])
+	if !ok {
+		o.wrong(name, "a whole number")
+		return def
+	}
+	return n
+}
+
+// Wholes reads a list of whole numbers.
+func (o *Options) Wholes(name string, def []int) []int {
+	var out []int
+	switch v := o.raw[name].(type) {
+	case nil:
+		return def
+	case []int:
+		return v
+	case []any:
+		for _, x := range v {
+			n, ok := whole(x)
+			if !ok {
+				o.wrong(name, "a list of whole numbers")
+				return def
+			}
+			out = append(out, n)
+		}
+		return out
+	}
+	o.wrong(name, "a list of whole numbers")
+	return def
+}
+
+// Sub reads a map of further options. Their mistakes are kept by what it returns.
+func (o *Options) Sub(name string) *Options {
+	switch v := o.raw[name].(type) {
+	case nil:
+	case map[string]any:
+		return Read(v)
+	default:
+		o.wrong(name, "a map")
+	}
+	return Read(nil)
+}
+
+// wrong does not quote what it got, which may be a secret.
+func (o *Options) wrong(name, want string) {
+	if o.err == nil {
+		o.err = fmt.Errorf("transport option %s: want %s, got a value of type %T", name, want, o.raw[name])
+	}
+}
+
+func whole(v any) (int, bool) {
+	f, ok := number(v)
+	return int(f), ok && f == float64(int(f))
+}
+
+func number(v any) (float64, bool) {
+	switch n := v.(type) {
+	case int:
+		return float64(n), true
+	case int64:
+		return float64(n), true
+	case uint64:
+		return float64(n), true
+	case float64:
+		return n, true
+	case json.Number:
+		f, err := n.Float64()
+		return f, err == nil
+	case string:
+		f, err := strconv.ParseFloat(strings.TrimSpace(n), 64)
+		return f, err == nil
+	}
+	return 0, false
+}
