@@ -127,6 +127,7 @@ type Settlement struct {
 	Action   Action
 	Until    time.Time // Park
 	Reason   string    // DeadLetter: what an operator reads
+	Started  bool      // HandBack: of a run that had begun
 }
 
 // Features are the abilities that are data, not methods.

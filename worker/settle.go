@@ -56,7 +56,7 @@ func (j *job) settlement(v verdict) broker.Settlement {
 	if v.action == broker.DeadLetter && !j.link.features.DeadLetter {
 		v.action = broker.Reject
 	}
-	return broker.Settlement{Delivery: j.d, Action: v.action, Until: v.until, Reason: v.reason}
+	return broker.Settlement{Delivery: j.d, Action: v.action, Until: v.until, Reason: v.reason, Started: j.started.Load() != 0}
 }
 
 // finish has the effects of a job kept and its message settled, and waits for

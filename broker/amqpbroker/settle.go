@@ -10,7 +10,9 @@ import (
 
 // Settle ends claims. Acks go many in one frame. What goes elsewhere (Requeue, to
 // the other end of the queue; Park; DeadLetter) is published under confirm and
-// acked then, so that a crash in between leaves two of it and never none.
+// acked then, so that a crash in between leaves two of it and never none. So is a
+// run that had begun and is handed back: returned, it would look to others as if
+// its worker had died.
 func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement) error {
 	ctx, cancel := cs.conn.bound(ctx)
 	defer cancel()
@@ -26,8 +28,8 @@ func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement
 			continue
 		}
 		st.claim, st.action = cl, s.Action
-		switch s.Action {
-		case broker.Requeue, broker.Park, broker.DeadLetter:
+		switch {
+		case s.Action == broker.Requeue, s.Action == broker.Park, s.Action == broker.DeadLetter, s.Action == broker.HandBack && s.Started:
 			if st.err = cl.held(); st.err != nil {
 				continue
 			}
@@ -39,8 +41,12 @@ func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement
 			lanes[cl.lane] = append(lanes[cl.lane], st)
 		}
 	}
+	for i := range all {
+		if st := &all[i]; st.err == nil && st.action == broker.HandBack {
+			cs.stopFor(ctx, st.claim.lane)
+		}
+	}
 	for l, list := range lanes {
-		cs.stopFor(ctx, l, list)
 		l.settle(list)
 	}
 	clear(lanes)
@@ -64,14 +70,12 @@ func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement
 
 // stopFor stops the lane of a message that is handed back: it would come straight
 // back to us, and what is in our window would overtake it.
-func (cs *Consumer) stopFor(ctx context.Context, l *lane, list []*settlement) {
-	for _, st := range list {
-		if st.action == broker.HandBack && !l.queue.AutoDelete {
-			if err := cs.leave(ctx, l); err != nil {
-				cs.conn.log.Warn("a consumer could not be stopped", "queue", l.queue.Name, "error", err)
-			}
-			return
-		}
+func (cs *Consumer) stopFor(ctx context.Context, l *lane) {
+	if l.queue.AutoDelete {
+		return
+	}
+	if err := cs.leave(ctx, l); err != nil {
+		cs.conn.log.Warn("a consumer could not be stopped", "queue", l.queue.Name, "error", err)
 	}
 }
 
@@ -106,7 +110,7 @@ func (cs *Consumer) move(ctx context.Context, cl *claim, s *broker.Settlement) (
 	own := marksOf(cl.msg.Headers)
 	m := cl.kept(own)
 	switch s.Action {
-	case broker.Requeue:
+	case broker.Requeue, broker.HandBack:
 		m.requeued, m.expiration = true, own.expiration
 		return &outgoing{key: queue, mandatory: true, msg: again(&cl.msg, m)}, nil
 	case broker.Park:

@@ -47,6 +47,19 @@ var settleCases = []testCase{
 		}
 		w.ack(cs, d)
 	}},
+	{"Settle/HandBackOfARunIsNoDeathToOthers", nil, func(w *world) {
+		cs := w.consumer(w.conn, "q")
+		w.send("q", "a")
+		d := w.expect(cs, "a")[0]
+		w.must(cs.Settle(w.ctx, broker.Settlement{Delivery: d, Action: broker.HandBack, Started: true}))
+		other := w.consumer(w.other(), "q")
+		d = w.expect(other, "a")[0]
+		w.wantNoOrphan(d)
+		if d.Losses != 0 || !d.Redelivered {
+			w.Errorf("handed back: losses %d, redelivered %v, want 0, true", d.Losses, d.Redelivered)
+		}
+		w.ack(other, d)
+	}},
 	{"Settle/HandBackGoesToTheConsumingEnd", []Ability{Ordered, Places}, func(w *world) {
 		cs := w.consumer(w.conn, "q")
 		w.send("q", "a", "b", "c")
