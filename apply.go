@@ -171,6 +171,9 @@ func (p *application) chord(s *sig, first []json.RawMessage, over wireOptions) e
 	if size == 0 { // nothing would ever count
 		return p.apply(body, []json.RawMessage{json.RawMessage("[]")}, nil)
 	}
+	if err := a.noChords(); err != nil {
+		return fmt.Errorf("a chord: %w", err)
+	}
 	b, err := a.Backend(p.ctx)
 	if err != nil {
 		return fmt.Errorf("a chord needs a result store: %w", err)
@@ -247,10 +250,13 @@ func appendOrNull(b []byte, raw json.RawMessage) []byte {
 
 // supported refuses what could be half run only: workflows that are not what
 // they should be, and chords where nothing counts their members.
-func (a *App) supported(e *protocol.Embed) error {
+func (a *App) supported(task string, e *protocol.Embed) error {
+	if task == chordTask || task == unlockTask {
+		return a.noChords()
+	}
 	if e.Chord != nil {
-		if !a.stores() {
-			return fmt.Errorf("it is a member of a chord, and there is no result store to count it in: set result_backend")
+		if err := a.noChords(); err != nil {
+			return fmt.Errorf("it is a member of a chord, and %w", err)
 		}
 		if _, err := openSig(e.Chord); err != nil {
 			return fmt.Errorf("the body of its chord: %w", err)
@@ -265,8 +271,10 @@ func (a *App) supported(e *protocol.Embed) error {
 			if err != nil {
 				return fmt.Errorf("a %s follows it: %w", list[i].SubtaskType, err)
 			}
-			if !a.stores() && s.hasChord() {
-				return fmt.Errorf("a chord follows it, and there is no result store to count its members in: set result_backend")
+			if s.hasChord() {
+				if err := a.noChords(); err != nil {
+					return fmt.Errorf("a chord follows it, and %w", err)
+				}
 			}
 		}
 	}

@@ -11,8 +11,12 @@ import (
 	"github.com/lovage-go/lovage/protocol"
 )
 
-// unlockTask polls the header of a chord where the store does not count it.
-const unlockTask = "celery.chord_unlock"
+const (
+	// chordTask is a chord as one task, as Celery 3 asked for it.
+	chordTask = "celery.chord"
+	// unlockTask polls the header of a chord where the store does not count it.
+	unlockTask = "celery.chord_unlock"
+)
 
 // follower is the result of a built-in task that sends something of its own
 // with the end of its run. On the wire it is what its MarshalJSON says.
@@ -33,7 +37,7 @@ func (a *App) addBuiltins() error {
 		"celery.starmap":         {(*App).starmapTask, nil},
 		"celery.chunks":          {(*App).chunksTask, nil},
 		"celery.group":           {(*App).groupTask, nil},
-		"celery.chord":           {(*App).chordTask, nil},
+		chordTask:                {(*App).chordTask, nil},
 		"celery.chain":           {(*App).chainTask, nil},
 		"celery.backend_cleanup": {(*App).cleanupTask, nil},
 	} {
@@ -309,7 +313,7 @@ func (a *App) chordTask(_ context.Context, args, kwargs json.RawMessage) (any, e
 	if err != nil {
 		return nil, err
 	}
-	s := &sig{kind: kindChord, task: "celery.chord", args: json.RawMessage("[]"), options: wireOptions{}}
+	s := &sig{kind: kindChord, task: chordTask, args: json.RawMessage("[]"), options: wireOptions{}}
 	for _, k := range []string{"interval", "countdown", "max_retries"} {
 		if !none(in[k]) {
 			s.options[k] = in[k]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/lovage-go/lovage/backend"
@@ -77,6 +78,27 @@ func (a *App) stores() bool {
 	}
 	url, err := a.backendURL()
 	return err == nil && url != ""
+}
+
+// byReply reports whether results go to their callers as messages.
+func (a *App) byReply() bool {
+	if a.openBackend != nil {
+		return false
+	}
+	url, err := a.backendURL()
+	return err == nil && strings.HasPrefix(url, "rpc:")
+}
+
+// noChords says why chords cannot be run here, or nil: their members have to be
+// counted, or looked at, by whoever ends last.
+func (a *App) noChords() error {
+	switch {
+	case !a.stores():
+		return errors.New("there is no result store to count the members in: set result_backend")
+	case a.byReply():
+		return errors.New("results go to their callers by rpc://, so that no worker can count the members: set result_backend to a store, such as Redis")
+	}
+	return nil
 }
 
 // OpenBroker opens a broker connection of its own, beside the App's: a worker

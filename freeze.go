@@ -142,7 +142,7 @@ func (a *App) steps(tasks []*sig, first []json.RawMessage, p place) (out []*sig,
 			t.args = t.prepend(first)
 		}
 		if n := len(out); t.kind == kindGroup && n > 0 {
-			t = &sig{kind: kindChord, task: "celery.chord", args: t.args, options: wireOptions{}, tasks: t.tasks, header: t.options, body: out[n-1]}
+			t = &sig{kind: kindChord, task: chordTask, args: t.args, options: wireOptions{}, tasks: t.tasks, header: t.options, body: out[n-1]}
 			out = out[:n-1]
 		}
 		at := place{root: p.root}

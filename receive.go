@@ -117,7 +117,7 @@ func (a *App) Receive(d *broker.Delivery) (*Request, error) {
 		err.(*MessageError).request = r
 		return nil, err
 	}
-	if err := a.supported(&body.Embed); err != nil {
+	if err := a.supported(h.Task, &body.Embed); err != nil {
 		return fail(Unsupported, err)
 	}
 	r.body, r.contentType, r.encoding, r.compression = kept, p.ContentType, p.ContentEncoding, h.Compression

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
-	"strings"
 
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
@@ -99,6 +98,9 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 		opt.call(&o)
 	}
 	m, err := a.message(ctx, c, &o)
+	if err == nil {
+		err = a.supported(c.name, &c.embed)
+	}
 	if err != nil {
 		return "", fmt.Errorf("task %q: %w", c.name, err)
 	}
@@ -122,10 +124,7 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 // expect tells a store whose results come as messages that this call's are
 // wanted, before it is sent, and where they go.
 func (a *App) expect(ctx context.Context, c *call, m *protocol.Message) error {
-	if c.ignored || m.Properties.ReplyTo != "" || a.openBackend != nil {
-		return nil
-	}
-	if url, err := a.backendURL(); err != nil || !strings.HasPrefix(url, "rpc:") {
+	if c.ignored || m.Properties.ReplyTo != "" || !a.byReply() {
 		return nil
 	}
 	b, err := a.Backend(ctx)

@@ -19,7 +19,8 @@ type Harness struct {
 	// the store by t.Cleanup.
 	Open func(t *testing.T) backend.Backend
 	// Reopen opens the same store once more, as another process would. The
-	// backend given may have been closed.
+	// backend given may have been closed. Where results go to their caller, which
+	// is Open's backend, it is a worker that stores them.
 	Reopen func(t *testing.T, b backend.Backend) backend.Backend
 	// Granule is the finest time that the store can tell for expiry and
 	// leases; 0 is 100 ms. Redis and memcached count in seconds.
@@ -48,9 +49,10 @@ const (
 	Chords   Ability = "chords"   // backend.ChordCounter
 	Cleanup  Ability = "cleanup"  // backend.Cleaner
 	Identity Ability = "identity" // StoreID() string, as broker.StoreIdentity
+	Shared   Ability = "shared"   // records are for everybody; not so of a backend.Expecter
 )
 
-var everyAbility = [...]Ability{Expires, Watch, Groups, Once, Losses, Chords, Cleanup, Identity}
+var everyAbility = [...]Ability{Expires, Watch, Groups, Once, Losses, Chords, Cleanup, Identity, Shared}
 
 // storeIdentity has the shape of broker.StoreIdentity.
 type storeIdentity interface{ StoreID() string }
@@ -109,6 +111,7 @@ func Run(t *testing.T, h Harness) {
 			t.Parallel()
 			h.Around(t, func(t *testing.T) {
 				w := newWorld(t, &h)
+				w.shared = slices.Contains(has, Shared)
 				c.run(w)
 				w.closeAll()
 			})
@@ -127,6 +130,7 @@ func probe(t *testing.T, h *Harness) (has []Ability) {
 		Chords:   is[backend.ChordCounter](w.b),
 		Cleanup:  is[backend.Cleaner](w.b),
 		Identity: is[storeIdentity](w.b),
+		Shared:   !is[backend.Expecter](w.b),
 	} {
 		if ok {
 			has = append(has, a)
@@ -144,10 +148,11 @@ func is[T any](x any) bool {
 // world is one case's store, with what it opened there.
 type world struct {
 	*testing.T
-	h   *Harness
-	ctx context.Context // ends with the case, or when patience does
-	b   backend.Backend
-	all []backend.Backend
+	h      *Harness
+	shared bool            // other processes read what this one stores
+	ctx    context.Context // ends with the case, or when patience does
+	b      backend.Backend
+	all    []backend.Backend
 }
 
 func newWorld(t *testing.T, h *Harness) *world {
@@ -170,6 +175,15 @@ func (w *world) other() backend.Backend {
 	b := w.h.Reopen(w.T, w.b)
 	w.all = append(w.all, b)
 	return b
+}
+
+// reader is another process, if it can read the records.
+func (w *world) reader() backend.Backend {
+	w.Helper()
+	if w.shared {
+		return w.other()
+	}
+	return w.b
 }
 
 func (w *world) must(err error) {

@@ -15,7 +15,7 @@ var recordCases = []testCase{
 		meta := `{"status": "SUCCESS", "result": "<&> \u2028 ü 🌿", "n": 12345678901234567890}`
 		w.store(record("id-ÿ 🌿/%", protocol.Success, meta))
 		w.want("id-ÿ 🌿/%", meta)
-		if got := w.fetch(w.other(), "id-ÿ 🌿/%")[0]; string(got.Meta) != meta {
+		if got := w.fetch(w.reader(), "id-ÿ 🌿/%")[0]; string(got.Meta) != meta {
 			w.Errorf("from another connection: %q", got.Meta)
 		}
 	}},
@@ -37,7 +37,13 @@ var recordCases = []testCase{
 		w.must(w.b.Forget(w.ctx))
 	}},
 	{"Record/LastWriteWins", nil, func(w *world) {
-		for _, s := range []protocol.State{protocol.Received, protocol.Started, protocol.Retry, "PROGRESS", protocol.Failure, protocol.Started, protocol.Revoked} {
+		for _, s := range []protocol.State{protocol.Received, protocol.Started, protocol.Retry, "PROGRESS", protocol.Failure, protocol.Revoked} {
+			w.store(record("a", s, string(s)))
+			w.want("a", string(s))
+		}
+	}},
+	{"Record/AnotherRunAfterAFailure", []Ability{Shared}, func(w *world) {
+		for _, s := range []protocol.State{protocol.Failure, protocol.Started, protocol.Revoked, protocol.Retry} {
 			w.store(record("a", s, string(s)))
 			w.want("a", string(s))
 		}
@@ -68,7 +74,7 @@ var recordCases = []testCase{
 	}},
 	{"Record/Forget", nil, func(w *world) {
 		w.store(record("a", protocol.Success, "1"), record("b", protocol.Success, "2"), record("c", protocol.Success, "3"))
-		w.must(w.other().Forget(w.ctx, "a", "unknown", "c"))
+		w.must(w.reader().Forget(w.ctx, "a", "unknown", "c"))
 		w.want("a", "")
 		w.want("b", "2")
 		w.want("c", "")
@@ -91,7 +97,7 @@ var recordCases = []testCase{
 			recs[i] = record(ids[i], protocol.Success, fmt.Sprint(i))
 		}
 		w.store(recs...)
-		for i, r := range w.fetch(w.other(), ids...) {
+		for i, r := range w.fetch(w.reader(), ids...) {
 			if string(r.Meta) != fmt.Sprint(i) {
 				w.Fatalf("record %d holds %q", i, r.Meta)
 			}
@@ -104,7 +110,7 @@ var recordCases = []testCase{
 		r := record("a", protocol.Success, "")
 		r.Meta = bytes.Repeat([]byte(`"lovage",`), w.h.MaxValue/9)
 		w.store(r)
-		if got := w.fetch(w.other(), "a")[0].Meta; !bytes.Equal(got, r.Meta) {
+		if got := w.fetch(w.reader(), "a")[0].Meta; !bytes.Equal(got, r.Meta) {
 			w.Errorf("a value of %d bytes came back with %d", len(r.Meta), len(got))
 		}
 	}},
@@ -115,7 +121,7 @@ var recordCases = []testCase{
 		for i := range writers {
 			b := w.b
 			if i%4 == 0 {
-				b = w.other()
+				b = w.reader()
 			}
 			wg.Go(func() {
 				for j := range each {

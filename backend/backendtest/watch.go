@@ -53,7 +53,7 @@ var watchCases = []testCase{
 		w.rings(wt)
 	}},
 	{"Watch/RingsEveryWatch", []Ability{Watch}, func(w *world) {
-		all := []backend.Watch{w.watch(w.b, "a"), w.watch(w.b, "a", "x"), w.watch(w.other(), "a")}
+		all := []backend.Watch{w.watch(w.b, "a"), w.watch(w.b, "a", "x"), w.watch(w.reader(), "a")}
 		w.must(w.other().Store(w.ctx, record("a", protocol.Success, "1")))
 		for _, wt := range all {
 			w.rings(wt)

@@ -129,12 +129,19 @@ func (b *Backend) open(ctx context.Context) (queue string, err error) {
 	return b.queue, nil
 }
 
-// receive takes results until the listener is closed.
+// receive takes results until the listener is closed. Those that came faster than
+// they were taken are lost as if with the queue.
 func (b *Backend) receive(l broker.ResultListener) {
+	var missed int64
 	for {
 		d, err := l.Next(context.Background())
 		if err != nil {
 			return
+		}
+		if n := l.Missed(); n > missed {
+			b.log.Warn("results came faster than they were taken, and some are lost", "lost", n-missed)
+			b.inbox.drops(n - missed)
+			missed = n
 		}
 		if !b.inbox.put(time.Now(), &d) {
 			b.log.Debug("a result came that this process does not wait for", "id", d.Properties.CorrelationID)
@@ -192,7 +199,7 @@ func (b *Backend) notice() {
 	l, lost := b.listener, b.lost
 	b.mu.Unlock()
 	if l != nil {
-		lost += l.Lost()
+		lost += l.Lost() + l.Missed()
 	}
 	b.inbox.noteLost(lost)
 }
@@ -224,11 +231,13 @@ func (b *Backend) LateError(id string) error {
 	return nil
 }
 
-// Dropped counts the results that were dropped because nobody asked for them.
+// Dropped counts the results that were dropped because nobody asked for them, or
+// because they came faster than they were taken.
 func (b *Backend) Dropped() int64 { return b.inbox.droppedCount() }
 
-// Features: nothing outlives this process, and chords cannot be counted.
-func (b *Backend) Features() backend.Features { return backend.Features{Expires: true} }
+// Features: nothing outlives this process, result_expires is one for all results,
+// and chords cannot be counted.
+func (b *Backend) Features() backend.Features { return backend.Features{} }
 
 // Close deletes the reply queue and closes the connection.
 func (b *Backend) Close() error {

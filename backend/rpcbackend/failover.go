@@ -86,7 +86,7 @@ func (b *Backend) replace(ctx context.Context, old broker.Conn) error {
 	l := b.listener
 	b.conn, b.listener = conn, nil
 	if l != nil {
-		b.lost += l.Lost() + 1
+		b.lost += l.Lost() + l.Missed() + 1
 	}
 	b.group.Go(func() { // it may wait for a server that does not answer
 		if l != nil {

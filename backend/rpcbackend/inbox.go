@@ -136,8 +136,8 @@ func (b *inbox) put(now time.Time, d *broker.Delivery) bool {
 	if m, err := protocol.ParseResultMeta(d.Body); err == nil {
 		state = m.Status // what cannot be read is told to who asks
 	}
-	if e.state == protocol.Success || e.state.Ready() && !state.Ready() {
-		return true // who waits has got its end; a second run may only succeed where the first did not
+	if e.state.Ready() && !state.Ready() || e.state == protocol.Success && state != protocol.Success {
+		return true // a late state, or one of a second run: who waited has got the end
 	}
 	e.meta, e.state, e.at = slices.Clone(d.Body), state, now
 	b.file(e)
@@ -189,6 +189,13 @@ func (b *inbox) mayBeLost(id string) bool {
 	defer b.mu.Unlock()
 	e := b.entries[id]
 	return e != nil && !e.state.Ready() && e.losses < b.losses
+}
+
+// drops counts results that were lost on their way here.
+func (b *inbox) drops(n int64) {
+	b.mu.Lock()
+	b.dropped += n
+	b.mu.Unlock()
 }
 
 func (b *inbox) droppedCount() int64 {

@@ -13,6 +13,7 @@ import (
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/backend/rpcbackend"
+	"github.com/lovage-go/lovage/broker"
 	_ "github.com/lovage-go/lovage/broker/amqpbroker"
 	"github.com/lovage-go/lovage/internal/testenv"
 	"github.com/lovage-go/lovage/protocol"
@@ -81,7 +82,15 @@ func TestResults(t *testing.T) {
 	t.Parallel()
 	url := testenv.RabbitMQ(t).Vhost(t)
 	there := newApp(url)
+	goOn := make(chan struct{})
 	project(there)
+	lovage.Func(there, "go.waits", func(ctx context.Context, in pair) (string, error) {
+		if err := lovage.RequestFrom(ctx).UpdateState(ctx, "PROGRESS", map[string]int{"done": in.X}); err != nil {
+			return "", err
+		}
+		<-goOn
+		return "ok", nil
+	})
 	goWorker(t, there)
 	app := newApp(url)
 	defer app.Close(context.Background())
@@ -123,10 +132,22 @@ func TestResults(t *testing.T) {
 		}
 	})
 	t.Run("StatesInOrder", func(t *testing.T) {
-		r, err := lovage.Remote[pair, string](app, "go.progress").Delay(ctx, pair{X: 1})
+		r, err := lovage.Remote[pair, string](app, "go.waits").Delay(ctx, pair{X: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
+		var info map[string]int
+		m, err := r.Wait(ctx, func(m *lovage.Meta) bool { return m.Status != lovage.Pending })
+		if err == nil {
+			_, err = lovage.DecodeResult[any](m)
+		}
+		if err == nil {
+			err = json.Unmarshal(m.Result, &info)
+		}
+		if err != nil || m.Status != "PROGRESS" || info["done"] != 1 {
+			t.Errorf("the first state is %+v, %v, want PROGRESS", m, err)
+		}
+		close(goOn)
 		if text, err := r.Get(ctx); err != nil || text != "ok" {
 			t.Errorf("got %q, %v", text, err)
 		}
@@ -149,13 +170,20 @@ func TestResults(t *testing.T) {
 	})
 }
 
-// open opens a backend of its own.
-func open(t *testing.T, url string) *rpcbackend.Backend {
+// connect opens a backend, which the caller closes.
+func connect(t *testing.T, url string) *rpcbackend.Backend {
 	t.Helper()
 	b, err := rpcbackend.Open(t.Context(), backend.Config{URL: "rpc://", BrokerURL: url, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return b
+}
+
+// open opens a backend that is closed with the test.
+func open(t *testing.T, url string) *rpcbackend.Backend {
+	t.Helper()
+	b := connect(t, url)
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -270,6 +298,135 @@ func TestQueueLost(t *testing.T) {
 	}
 	if again, err := client.Expect(ctx, "next"); err != nil || again != queue {
 		t.Errorf("the queue is called %q now, was %q; %v", again, queue, err)
+	}
+}
+
+// TestReconnect: after a dropped connection the queue is there again under its
+// name, and who waited meanwhile gets what comes then.
+func TestReconnect(t *testing.T) {
+	t.Parallel()
+	url := testenv.RabbitMQ(t).Vhost(t)
+	head, rest, _ := strings.Cut(url, "@")
+	host, vhost, _ := strings.Cut(rest, "/")
+	proxy := testenv.NewProxy(t, host)
+	client, worker := open(t, head+"@"+proxy.Addr+"/"+vhost), open(t, url)
+	ctx := limit(t, 60*time.Second)
+	queue, err := client.Expect(ctx, "a", "b", "never")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ready := func(r backend.Record) bool { return r.State.Ready() }
+	got := make(chan error, 2)
+	for _, id := range []string{"a", "b"} {
+		go func() {
+			rec, err := backend.Await(ctx, client, id, ready)
+			if err == nil && rec.State != protocol.Success {
+				err = fmt.Errorf("%s is %s", id, rec.State)
+			}
+			got <- err
+		}()
+	}
+	proxy.Drop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for waiting := 2; waiting > 0; { // what is sent before the queue is there again is lost
+		if err := worker.Store(ctx, result("a", queue, protocol.Success), result("b", queue, protocol.Success)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-got:
+			if waiting--; err != nil {
+				t.Fatal(err)
+			}
+		case <-tick.C:
+		}
+	}
+	if again, err := client.Expect(ctx, "next"); err != nil || again != queue {
+		t.Errorf("the queue is called %q now, was %q; %v", again, queue, err)
+	}
+	for id, lost := range map[string]bool{"a": false, "next": false, "never": true} {
+		if err := client.LateError(id); errors.Is(err, rpcbackend.ErrResultLost) != lost {
+			t.Errorf("%s: %v, want lost: %v", id, err, lost)
+		}
+	}
+}
+
+// TestKeptUntilExpired: a state that nobody waits for is kept for result_expires.
+func TestKeptUntilExpired(t *testing.T) {
+	t.Parallel()
+	const keep = 1500 * time.Millisecond
+	url := testenv.RabbitMQ(t).Vhost(t)
+	client, err := rpcbackend.Open(t.Context(), backend.Config{BrokerURL: url, Expires: keep, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	worker := open(t, url)
+	ctx := limit(t, 20*time.Second)
+	start := time.Now()
+	queue, err := client.Expect(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits, err := client.Watch(ctx, "a") // until it is closed nothing is dropped
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := worker.Store(ctx, result("a", queue, protocol.Success)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backend.Await(ctx, client, "a", func(r backend.Record) bool { return r.State.Ready() }); err != nil {
+		t.Fatal(err)
+	}
+	if err := waits.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for err == nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("it is never dropped")
+		}
+		_, err = client.Fetch(ctx, "a")
+	}
+	if took := time.Since(start); !errors.Is(err, rpcbackend.ErrDropped) || took < keep {
+		t.Errorf("after %v: %v, want ErrDropped after %v", took, err, keep)
+	}
+	if n := client.Dropped(); n != 0 { // it was not too much
+		t.Errorf("%d are counted as dropped", n)
+	}
+}
+
+// TestPersistent: result_persistent is the delivery mode of the results.
+func TestPersistent(t *testing.T) {
+	t.Parallel()
+	url := testenv.RabbitMQ(t).Vhost(t)
+	ctx := limit(t, 20*time.Second)
+	conn, err := broker.Open(ctx, broker.Config{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	replies, err := conn.(broker.ResultQueuer).ResultQueue(ctx, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer replies.Close()
+	for persistent, want := range map[bool]int{false: 1, true: 2} {
+		worker, err := rpcbackend.Open(ctx, backend.Config{BrokerURL: url, Persistent: persistent})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer worker.Close()
+		if err := worker.Store(ctx, result("a", replies.Queue(), protocol.Success)); err != nil {
+			t.Fatal(err)
+		}
+		d, err := replies.Next(ctx)
+		if err != nil || d.Properties.DeliveryMode != want {
+			t.Errorf("persistent %v: delivery mode %d, %v, want %d", persistent, d.Properties.DeliveryMode, err, want)
+		}
 	}
 }
 
