@@ -36,6 +36,8 @@ func (w *Worker) countChords(j *job, f *finish, e *lovage.Effects) error {
 // patiently calls f until it gives an answer other than that a store is away, or
 // the connection of the job ends.
 func (w *Worker) patiently(j *job, f func(context.Context) error) error {
+	j.asks.work()
+	defer j.asks.rest()
 	for wait := firstBackoff; ; wait = w.longer(wait) {
 		ctx, cancel := context.WithTimeout(j.link.ctx, commitTimeout)
 		err := guard(func() error { return f(ctx) })

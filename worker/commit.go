@@ -198,10 +198,11 @@ func (c *committer) well() {
 	}
 }
 
-// stuckFor reports whether the store has taken nothing for so long.
+// stuckFor reports whether the store has taken nothing for so long, or not
+// answered.
 func (c *committer) stuckFor(d time.Duration) bool {
-	at := c.stuck.Load()
-	return at > 0 && time.Since(time.Unix(0, at)) >= d
+	now, at := time.Now(), c.stuck.Load()
+	return at > 0 && now.Sub(time.Unix(0, at)) >= d || c.turn.lasts(now) >= d || c.side.lasts(now) >= d
 }
 
 // rested tells that a turn is over; what came meanwhile is owed from now on.

@@ -208,6 +208,31 @@ func TestConnection(t *testing.T) {
 			x.wantLog(1, "the store does not take the ends of tasks; their messages go back")
 		})
 	})
+	for what, b := range map[string]func(backend.Backend) backend.Backend{
+		"AResult":       func(b backend.Backend) backend.Backend { return silent{b} },
+		"APartOfAChord": func(b backend.Backend) backend.Backend { return uncounting{silent{b}, &counting{}} },
+	} {
+		t.Run("AWarmShutdownGivesUpOnWhoDoesNotTake"+what, func(t *testing.T) {
+			t.Parallel()
+			s := canvasSetup(&called{})
+			s.backend = b
+			in(t, s, func(x *world) {
+				x.send("t.part", "m0", "[1]", bodyChord, inChord("g", 0))
+				pause(time.Second)
+				if s := x.w.Stats(); s.Succeeded != 0 || s.Finishing == 0 {
+					t.Errorf("the store does not answer: got %+v, want a run whose end is being kept", s)
+				}
+				began := time.Now()
+				x.stop()
+				if took := time.Since(began); took > 10*time.Second {
+					t.Errorf("the shutdown took %v, want a grace of 5 s", took)
+				}
+				if l := x.lengths("celery"); l.Ready != 1 || l.Claimed != 0 {
+					t.Errorf("queue: got %+v, want the message back", l)
+				}
+			})
+		})
+	}
 	t.Run("AStalledBrokerIsLeft", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]
@@ -383,6 +408,24 @@ func TestStoresApart(t *testing.T) {
 			}
 		})
 	})
+}
+
+// silent takes no result and never says so.
+type silent struct{ backend.Backend }
+
+func (silent) Store(ctx context.Context, _ ...*backend.Record) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// uncounting counts no part of a chord while it is away, which is always.
+type uncounting struct {
+	silent
+	backend.ChordCounter
+}
+
+func (uncounting) CountPart(context.Context, *backend.ChordPart) (backend.ChordCount, error) {
+	return backend.ChordCount{}, backend.ErrUnavailable
 }
 
 // shakyBackend is away while the switch is off, and refuses some results.

@@ -41,6 +41,7 @@ type job struct {
 	ended   atomic.Bool // the worker need not wait for it
 	started atomic.Int64
 	signal  atomic.Int32 // that the run was terminated with; 0: none
+	asks    progress     // of a question to a store, until that is answered
 
 	// force is how the message is settled whatever the outcome; see settle.go.
 	force *verdict

@@ -88,7 +88,7 @@ func (w *Worker) warm() stopRequest {
 			return r
 		}
 		left := w.snapshot()
-		if slices.ContainsFunc(left, func(j *job) bool { return j.runs() || !j.link.commit.stuckFor(w.cfg.Grace) }) {
+		if slices.ContainsFunc(left, func(j *job) bool { return j.runs() || !j.stuckFor(w.cfg.Grace) }) {
 			continue
 		}
 		if len(left) > 0 {
@@ -96,6 +96,11 @@ func (w *Worker) warm() stopRequest {
 		}
 		return stopRequest{}
 	}
+}
+
+// stuckFor reports whether a store has let the job wait for so long.
+func (j *job) stuckFor(d time.Duration) bool {
+	return j.asks.lasts(time.Now()) >= d || j.link.commit.stuckFor(d)
 }
 
 // runs reports whether the task itself is under way.
