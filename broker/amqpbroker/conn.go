@@ -42,6 +42,8 @@ type Conn struct {
 	out *line // messages, declarations
 	in  *line // deliveries, acknowledgements
 
+	open   context.Context // ends with Close
+	shut   context.CancelFunc
 	group  sync.WaitGroup
 	closed atomic.Bool
 	wasCut atomic.Bool
@@ -86,6 +88,7 @@ func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 		at: at, opt: o, log: cfg.Log(), maxBody: cmp.Or(cfg.MaxBody, DefaultMaxBody), name: "lovage",
 		queues: map[string]broker.Queue{}, exchanges: map[string]bool{}, delays: map[string]int{}, consumers: map[*Consumer]struct{}{}, listeners: map[*listener]struct{}{},
 	}
+	c.open, c.shut = context.WithCancel(context.Background())
 	c.out, c.in = newLine(c, "publish"), newLine(c, "consume")
 	if _, err := c.out.get(ctx); err != nil {
 		return nil, fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), err)
@@ -124,15 +127,27 @@ func (c *Conn) Close() error {
 	consumers, listeners := c.consumers, c.listeners
 	c.consumers, c.listeners = map[*Consumer]struct{}{}, map[*listener]struct{}{}
 	c.mu.Unlock()
-	var errs []error
+	c.shut()
+	var ends []func() error
 	for cs := range consumers {
-		errs = append(errs, cs.Close())
+		ends = append(ends, cs.Close)
 	}
 	for l := range listeners {
-		errs = append(errs, l.Close())
+		ends = append(ends, l.Close)
 	}
-	errs = append(errs, c.in.close(), c.out.close())
+	err := errors.Join(together(ends...), together(c.in.close, c.out.close))
 	c.group.Wait()
+	return err
+}
+
+// together does things at one time: each may wait for an answer that does not come.
+func together(do ...func() error) error {
+	errs := make([]error, len(do))
+	var all sync.WaitGroup
+	for i, f := range do {
+		all.Go(func() { errs[i] = f() })
+	}
+	all.Wait()
 	return errors.Join(errs...)
 }
 
@@ -141,6 +156,7 @@ func (c *Conn) Close() error {
 func (c *Conn) Cut() {
 	c.wasCut.Store(true)
 	c.closed.Store(true)
+	c.shut()
 	c.in.cut()
 	c.out.cut()
 }

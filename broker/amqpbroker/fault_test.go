@@ -223,6 +223,38 @@ func TestHeartbeat(t *testing.T) {
 	s.works(healed)
 }
 
+// TestNobodyReads: a server that is lost while much is being written to it holds
+// up neither the writer, once that is known, nor the end of the connection.
+func TestNobodyReads(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	proxy := testenv.NewProxy(t, server.Addr)
+	s := newSite(t, strings.Replace(server.Vhost(t), server.Addr, proxy.Addr, 1), map[string]any{"heartbeat": 1, "connect_timeout": 60})
+	s.works(healed + 25*time.Second)
+	proxy.Blackhole()
+	large := make([]*broker.Message, 64)
+	for i := range large { // more than the network takes by itself
+		large[i] = task("q", fmt.Sprint("large", i))
+		large[i].Body = make([]byte, 1<<20)
+	}
+	ctx := limit(t, 60*time.Second)
+	if err := s.c.Publish(ctx, large...); !errors.Is(err, broker.ErrUnavailable) || ctx.Err() != nil {
+		t.Errorf("publish to a server that does not read: %v, want ErrUnavailable once its heartbeats are missed", err)
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- s.c.Publish(ctx, task("q", "dialling")) }()
+	s.logs("for=publish")
+	closed := make(chan error, 1)
+	go func() { closed <- s.c.Close() }()
+	for what, ch := range map[string]chan error{"the call that connects": sent, "Close": closed} {
+		select {
+		case <-ch:
+		case <-time.After(40 * time.Second): // connect_timeout is a minute
+			t.Errorf("%s does not return", what)
+		}
+	}
+}
+
 // TestServerFaults: what needs a node of its own, one after the other.
 func TestServerFaults(t *testing.T) {
 	t.Parallel()

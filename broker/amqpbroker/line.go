@@ -112,10 +112,11 @@ func (l *line) cut() {
 	}
 }
 
-// dial connects, bounded by ctx and the connect timeout.
+// dial connects, bounded by ctx, the connect timeout and Close.
 func (c *Conn) dial(ctx context.Context, role string) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opt.timeout)
 	defer cancel()
+	defer context.AfterFunc(c.open, cancel)()
 	raw, err := (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext(ctx, "tcp", c.at.host)
 	if err != nil {
 		return nil, unavailable(ctx, err)
@@ -173,6 +174,7 @@ func (c *Conn) watch(s *session, role string, closed <-chan *amqp.Error, blocked
 			if s.end(err) && e != nil && !c.closed.Load() {
 				c.log.Warn("connection to RabbitMQ lost", "broker", c.at.id(), "for", role, "error", err)
 			}
+			s.raw.Close() // or the library waits for who still writes to it
 			return
 		}
 	}
