@@ -37,6 +37,7 @@ type Consumer struct {
 
 	// With the turn.
 	first int // the queue that is served first
+	asked demand
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -234,6 +235,7 @@ func (cs *Consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, er
 			return nil, context.Cause(ctx)
 		}
 		if claims := cs.take(limit); len(claims) > 0 {
+			cs.narrow(ctx, limit)
 			return cs.deliveries(claims), nil
 		}
 		wait, err := cs.mend(ctx, limit)

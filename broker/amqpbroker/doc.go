@@ -24,8 +24,9 @@
 // is: settling it is ErrLeaseLost, and the server has given the message back.
 // Acks go many in one frame. Prefetch is per consumer, never per channel or
 // connection, and it follows the worker: a consumer is opened with as many
-// messages as Claim asks for, replaced by a wider one when it asks for more, and
-// let go, with what it has buffered handed back, when nobody claims for a second.
+// messages as Claim asks for, replaced by a wider one when it asks for more and by a
+// narrower one when it asks for much less for a second, and let go when nobody
+// claims for a second; what it has buffered is handed back then.
 //
 // RabbitMQ says redelivered after a hand-back and after a death alike. So
 // Orphaned is set after both, but for what this Conn itself has handed back, and
