@@ -74,6 +74,14 @@ func delayAddress(d time.Duration, exchange, key string) (l ladder, level int, r
 
 func (l ladder) at(level int) string { return l.prefix + strconv.Itoa(level) }
 
+// after is the exchange that a step sends to.
+func (l ladder) after(level int) string {
+	if level == 0 {
+		return delayArrival
+	}
+	return l.at(level - 1)
+}
+
 // exchangeWord names an exchange in a delayed routing key, as one word.
 func exchangeWord(exchange string) string { return "@" + strings.ReplaceAll(exchange, ".", "\x1f") }
 
@@ -96,7 +104,8 @@ func undelay(d *broker.Delivery) bool {
 }
 
 // ensureDelays makes the exchanges and queues of a ladder exist up to a level. What
-// is there already is taken as it is, whatever the type of its queues.
+// is there already is taken as it is, whatever the type of its queues, but bound
+// all the same: whoever makes it may not have come to that yet.
 func (c *Conn) ensureDelays(ctx context.Context, l ladder, level int) error {
 	c.mu.Lock()
 	made := c.delays[l.prefix]
@@ -122,6 +131,12 @@ func (c *Conn) ensureDelays(ctx context.Context, l ladder, level int) error {
 				err = s.with(ctx, look)
 			}
 		}
+		if err == nil && !c.opt.passive {
+			err = s.with(ctx, func(ch *amqp.Channel) error { return l.bind(ch, i) })
+			if code(err) == amqp.AccessRefused { // an account that may use it and no more
+				err = nil
+			}
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("delayed delivery needs the exchanges and queues %s to %d, and the exchange %s: %w", l.at(0), level, delayArrival, fault(ctx, err))
@@ -135,28 +150,28 @@ func (c *Conn) ensureDelays(ctx context.Context, l ladder, level int) error {
 // declareLevel declares one step; all but the last call wait for no answer.
 func (c *Conn) declareLevel(ch *amqp.Channel, l ladder, i int) error {
 	const noWait = true
-	name, next := l.at(i), delayArrival
-	if i > 0 {
-		next = l.at(i - 1)
-	}
+	name, next := l.at(i), l.after(i)
 	args := amqp.Table{"x-queue-type": "classic", "x-overflow": "reject-publish", "x-dead-letter-exchange": next,
 		"x-message-ttl": whole((time.Duration(1<<i) * l.unit).Milliseconds())}
 	if c.opt.quorum {
 		args["x-queue-type"], args["x-dead-letter-strategy"] = "quorum", "at-least-once"
 	}
-	before := strings.Repeat("*.", l.levels-1-i)
 	for _, exchange := range []string{next, name} {
 		if err := ch.ExchangeDeclare(exchange, "topic", true, false, false, noWait, nil); err != nil {
 			return err
 		}
 	}
-	if _, err := ch.QueueDeclare(name, true, false, false, noWait, args); err != nil {
+	_, err := ch.QueueDeclare(name, true, false, false, false, args)
+	return err
+}
+
+// bind has a step keep the messages whose bit is set, and pass on the others.
+func (l ladder) bind(ch *amqp.Channel, i int) error {
+	name, before := l.at(i), strings.Repeat("*.", l.levels-1-i)
+	if err := ch.QueueBind(name, before+"1.#", name, true, nil); err != nil { // answered with the next
 		return err
 	}
-	if err := ch.QueueBind(name, before+"1.#", name, noWait, nil); err != nil {
-		return err
-	}
-	return ch.ExchangeBind(next, before+"0.#", name, false, nil)
+	return ch.ExchangeBind(l.after(i), before+"0.#", name, false, nil)
 }
 
 // delayBindings are the keys by which a queue is bound to where delays end.
