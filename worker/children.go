@@ -124,7 +124,7 @@ func (j *job) aftermath(out lovage.Outcome, err error) lovage.Outcome {
 	case timedOut:
 		return j.s.runner.conclude(j, lovage.TimedOut(j.timeLimit), lovage.FinisherFunc(j.keep))
 	case terminated:
-		w.log.Info("Task "+j.id()+" was terminated", "task", j.r.Task, "id", j.r.ID)
+		w.log.Info("Task "+j.id()+" was terminated"+howOf(err), "task", j.r.Task, "id", j.r.ID)
 		return j.s.runner.conclude(j, lovage.Terminated(), lovage.FinisherFunc(j.keep))
 	case fenced:
 		out.Fenced = broker.ErrLeaseLost
@@ -132,6 +132,15 @@ func (j *job) aftermath(out lovage.Outcome, err error) lovage.Outcome {
 		out.Fenced = errColdShutdown
 	}
 	return out
+}
+
+// howOf is how a child died, for a line of the log.
+func howOf(err error) string {
+	var death *prefork.Death
+	if errors.As(err, &death) {
+		return ": " + death.Status
+	}
+	return ""
 }
 
 func (j *job) keep(_ context.Context, e *lovage.Effects) error { return j.w.finish(j, e) }

@@ -29,7 +29,7 @@ const (
 var languages = []string{python, golang}
 
 // urls are a broker and a result store.
-type urls struct{ broker, results string }
+type urls struct{ Broker, Results string }
 
 // project is the Celery project of both the Python worker and the Python client.
 //
@@ -42,8 +42,9 @@ type fleet struct {
 	app    *lovage.App // the client
 	python *testenv.PythonSession
 	celery *testenv.CeleryProcess
-	drops  bool // RabbitMQ drops what Python's clients send too late, and nobody is told
-	rpc    bool // a result goes to its caller, and to nobody else
+	golang *testenv.CeleryProcess // nil: the worker is in this process
+	drops  bool                   // RabbitMQ drops what Python's clients send too late, and nobody is told
+	rpc    bool                   // a result goes to its caller, and to nobody else
 }
 
 // readers are the clients that can read the results of a client's calls.
@@ -64,9 +65,9 @@ func queue(language string) string {
 
 const shared = "both"
 
-func newApp(u urls) *lovage.App {
+func newApp(u urls, log io.Writer) *lovage.App {
 	return lovage.New("interop", lovage.Config{
-		BrokerURL: u.broker, ResultBackend: u.results, TaskDefaultQueue: shared,
+		BrokerURL: u.Broker, ResultBackend: u.Results, TaskDefaultQueue: shared,
 		TaskQueues: []broker.Queue{
 			broker.Named(shared), broker.Named(queue(python)), broker.Named(queue(golang)),
 			{Name: "py.direct", Exchange: broker.Exchange{Name: "parcels", Type: "direct"}, RoutingKey: "py"},
@@ -76,7 +77,7 @@ func newApp(u urls) *lovage.App {
 			{Name: "py.fanout", Exchange: broker.Exchange{Name: "alarm.py", Type: "fanout"}},
 			{Name: "go.fanout", Exchange: broker.Exchange{Name: "alarm.go", Type: "fanout"}},
 		},
-	}, lovage.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
+	}, lovage.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
 }
 
 // withTasks gives an app the tasks of project.py.
@@ -120,31 +121,51 @@ func withTasks(app *lovage.App) *lovage.App {
 	lovage.Func(app, "t.late", func(_ context.Context, eta float64) (bool, error) {
 		return float64(time.Now().UnixMicro())/1e6 >= eta, nil
 	})
+	lovage.Func(app, "t.nap", func(_ context.Context, seconds int) (string, error) {
+		<-time.After(time.Duration(seconds) * time.Second)
+		return "slept", nil
+	})
 	lovage.Func(app, "t.failed", func(_ context.Context, id string) (string, error) { return "told of " + id, nil })
 	return app
 }
 
-// start starts the fleet; it ends with the test.
-func start(t *testing.T, u urls) *fleet {
+// start starts the fleet, of threads and goroutines or of processes; it ends with
+// the test.
+func start(t *testing.T, u urls, processes bool) *fleet {
 	t.Helper()
-	f := &fleet{app: newApp(u), drops: strings.HasPrefix(u.broker, "amqp:"), rpc: strings.HasPrefix(u.results, "rpc:")}
+	f := &fleet{app: newApp(u, io.Discard), drops: strings.HasPrefix(u.Broker, "amqp:"), rpc: strings.HasPrefix(u.Results, "rpc:")}
 	t.Cleanup(func() { f.app.Close(context.Background()) })
-	source := fmt.Sprintf("BROKER, RESULTS = %q, %q\n", u.broker, u.results) + project
+	source := fmt.Sprintf("BROKER, RESULTS = %q, %q\n", u.Broker, u.Results) + project
 	started := make(chan struct{})
+	pool := "threads"
+	if processes {
+		pool = "prefork"
+	}
 	go func() { // both take their time
 		defer close(started)
-		goWorker(t, withTasks(newApp(u)), shared, queue(golang), "go.direct", "go.topic", "go.fanout")
+		if processes {
+			f.golang = testenv.Again(t, roleKey, role{Prefork: &u}.String())
+		} else {
+			goWorker(t, withTasks(newApp(u, io.Discard)))
+		}
 	}()
-	f.celery = testenv.CeleryWorker(t, "project", source, "-P", "threads", "-c", "4", "-n", "py@test",
+	f.celery = testenv.CeleryWorker(t, "project", source, "-P", pool, "-c", "4", "-n", "py@test",
 		"-Q", shared+","+queue(python)+",py.direct,py.topic,py.fanout", "--prefetch-multiplier=1", "--without-gossip", "--without-mingle")
 	f.python = testenv.StartPython(t, map[string]string{"project": source}, "import project; project.serve()")
 	<-started
 	return f
 }
 
-func goWorker(t *testing.T, app *lovage.App, queues ...string) {
+// goConfig is what the Go worker is given.
+func goConfig() worker.Config {
+	return worker.Config{Hostname: "go@test", Concurrency: slots, Queues: []string{shared, queue(golang), "go.direct", "go.topic", "go.fanout"}}
+}
+
+func goWorker(t *testing.T, app *lovage.App) {
 	ready := make(chan struct{})
-	w := worker.New(app, worker.Config{Hostname: "go@test", Concurrency: 4, Queues: queues, Ready: func(worker.Info) { close(ready) }})
+	cfg := goConfig()
+	cfg.Ready = func(worker.Info) { close(ready) }
+	w := worker.New(app, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()

@@ -29,11 +29,15 @@ var (
 const roleKey = "INTEROP_ROLE"
 
 func TestMain(m *testing.M) {
-	if role := os.Getenv(roleKey); role != "" {
-		var p killPlan
-		err := json.Unmarshal([]byte(role), &p)
-		if err == nil {
-			err = p.run()
+	if text := os.Getenv(roleKey); text != "" {
+		var r role
+		err := json.Unmarshal([]byte(text), &r)
+		switch {
+		case err != nil:
+		case r.Kill != nil:
+			err = r.Kill.run()
+		default:
+			err = runPrefork(*r.Prefork)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -46,6 +50,20 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	os.Exit(m.Run())
+}
+
+// role is what a process of a test is: a worker of one of the two.
+type role struct {
+	Kill    *killPlan `json:",omitempty"`
+	Prefork *urls     `json:",omitempty"`
+}
+
+func (r role) String() string {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
 }
 
 // killPlan is a fleet that is killed at.
@@ -133,16 +151,12 @@ func TestInteropKill(t *testing.T) {
 func kill(t *testing.T, p killPlan) {
 	server := testenv.PrivateRedis(t)
 	p.URL, p.Ledger = server.URL(0), filepath.Join(t.TempDir(), "ledger")
-	role, err := json.Marshal(p)
-	if err != nil {
-		t.Fatal(err)
-	}
 	rnd := rand.New(rand.NewPCG(p.Seed, p.Seed))
 	started := 0
 	fleet := map[string][]*testenv.CeleryProcess{}
 	begin := func(language string) *testenv.CeleryProcess {
 		if language == golang {
-			return testenv.Again(t, roleKey, string(role))
+			return testenv.Again(t, roleKey, role{Kill: &p}.String())
 		}
 		started++
 		return testenv.CeleryWorker(t, "killed", fmt.Sprintf(killedPy, p.URL, p.Ledger, int(max(p.Visibility, time.Minute).Seconds())),

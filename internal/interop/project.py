@@ -63,6 +63,12 @@ def late(eta):
     return time.time() >= eta
 
 
+@app.task(name='t.nap')
+def nap(seconds):
+    time.sleep(seconds)
+    return 'slept'
+
+
 @app.task(name='t.failed')
 def failed(uuid):
     return 'told of ' + uuid
@@ -122,6 +128,14 @@ def progressed(q):
 
 def peek(q):
     return app.AsyncResult(q['id']).state
+
+
+def inspect(q):
+    return getattr(app.control.inspect(q['to'], timeout=20, limit=len(q['to'])), q['method'])()
+
+
+def control(q):
+    return getattr(app.control, q['method'])(*q['args'], **q['kwargs'])
 
 
 def serve():

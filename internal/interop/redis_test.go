@@ -13,12 +13,12 @@ func TestInteropRedis(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
 	url := server.URL(server.DB(t))
-	runTable(t, start(t, urls{url, url}), 300)
+	runTable(t, start(t, urls{url, url}, false), 300)
 }
 
 // TestInteropRedisApart runs it with results in another database.
 func TestInteropRedisApart(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
-	runTable(t, start(t, urls{server.URL(server.DB(t)), server.URL(server.DB(t))}), 300)
+	runTable(t, start(t, urls{server.URL(server.DB(t)), server.URL(server.DB(t))}, false), 300)
 }
