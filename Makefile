@@ -3,6 +3,8 @@ export CGO_ENABLED ?= 0
 GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
+DURATION    ?= 10m
+STORE       ?= Redis
 BIN         := bin/lovage
 
 help: ## list the targets
@@ -47,8 +49,11 @@ bench: ## measure beside raw loops and peers; installs redis, Celery, postgresql
 battery: ## the long batteries, some minutes; writes docs/battery.md
 	scripts/battery.sh
 
+soak: deps ## a worker at work for DURATION (10m) on STORE (Redis, RabbitMQ), its memory held against a line
+	scripts/soak.sh $(DURATION) $(STORE)
+
 deps:
 	@scripts/deps.sh celery redis rabbitmq
 
-.PHONY: help demo build test race fuzz cover lint fmt interop bench battery deps
+.PHONY: help demo build test race fuzz cover lint fmt interop bench battery soak deps
 .DEFAULT_GOAL := help

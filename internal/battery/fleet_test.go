@@ -46,6 +46,7 @@ type report struct {
 	GivenUp   int // innocent tasks that had three processes die on them
 	Took      time.Duration
 	Children  int           // of a pool, killed
+	Drops     int           // of all connections of all workers
 	Orphaned  time.Duration // that children outlived their parent at most
 }
 
@@ -406,7 +407,7 @@ func (f *fleet) verify() {
 			f.Restarts += n - 1
 		}
 	}
-	if most := (f.Kills + f.Stops + f.Children + 3*f.Poisoned) * f.Slots * 2; f.Restarts > most {
+	if most := (f.Kills + f.Stops + f.Children + 3*f.Poisoned + f.Drops*len(f.workers)) * f.Slots * 2; f.Restarts > most {
 		bad("%d runs were repeated, more than %d slots were lost", f.Restarts, most)
 	}
 	if deaths := f.Kills + 3*f.Poisoned; f.GivenUp > 2+deaths/6 {
