@@ -159,8 +159,9 @@ func TestPreforkInitFails(t *testing.T) {
 func TestPreforkStrangers(t *testing.T) {
 	t.Parallel()
 	for env, want := range map[string]string{
-		"LOVAGE_TEST_EXTRA=1": "other tasks than its parent: yard.extra (child only)",
-		roleKey + "=quit":     "a child ended before it came to the worker's Run (exitcode 4)",
+		"LOVAGE_TEST_EXTRA=1":  "other tasks than its parent: yard.extra (child only)",
+		"LOVAGE_TEST_APP=else": `a child runs a worker of app "else", its parent one of "yard"`,
+		roleKey + "=quit":      "a child ended before it came to the worker's Run (exitcode 4)",
 	} {
 		y := newYard(t, lovage.Config{}, worker.Config{}, env)
 		if err := y.w.Run(context.Background()); err == nil || !strings.Contains(err.Error(), want) {

@@ -152,7 +152,7 @@ func deeper(n int) int {
 
 // yardApp is the app of parents and of their children.
 func yardApp(conf lovage.Config, opts ...lovage.AppOption) (*lovage.App, *lovage.Handle[Errand, int]) {
-	app := lovage.New("yard", conf, opts...)
+	app := lovage.New(or(os.Getenv("LOVAGE_TEST_APP"), "yard"), conf, opts...)
 	class := &errand{}
 	c := lovage.Register(app, "yard.errand", class, lovage.DefaultRetryDelay(0), lovage.Isolated())
 	class.again = c.Handle
