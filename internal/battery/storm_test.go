@@ -31,7 +31,7 @@ var stores = map[string]func(t *testing.T, p *plan){
 // killed each second. Each task comes to the one end that it is meant to.
 func TestStorm(t *testing.T) {
 	p := plan{
-		role:  role{Mix: "storm", Tasks: 500, Pace: 14 * time.Millisecond, Slots: 4, Lease: 2 * time.Second},
+		role:  role{Mix: "storm", Tasks: 500, Pace: 14 * time.Millisecond, Slots: 4, Lease: 3 * time.Second},
 		pools: []string{"goroutine", "prefork"}, crowd: 1, seed: *seed, every: 700 * time.Millisecond, killFor: 7 * time.Second,
 	}
 	if *full {
