@@ -177,7 +177,7 @@ func runWorker(r role) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	w := worker.New(p.app, worker.Config{
-		Pool: r.Pool, Concurrency: r.Slots, Lease: r.Lease, MaxMemoryPerChild: r.Memory,
+		Hostname: fmt.Sprintf("%s%d@%%h", r.Kind, os.Getpid()), Pool: r.Pool, Concurrency: r.Slots, Lease: r.Lease, MaxMemoryPerChild: r.Memory,
 		Ready: func(worker.Info) { fmt.Println("ready") },
 	})
 	asked := make(chan os.Signal, 1)
