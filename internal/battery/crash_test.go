@@ -11,8 +11,8 @@ import (
 // TestCrash kills and stops processes at random that work on one SQLite file.
 func TestCrash(t *testing.T) {
 	p := plan{
-		role: role{Mix: "crash", Tasks: 3000, Slots: 4}, crowd: 2, pools: make([]string, 3),
-		every: 300 * time.Millisecond, killFor: 20 * time.Second, refill: true,
+		role: role{Mix: "crash", Tasks: 2000, Slots: 4}, crowd: 2, pools: make([]string, 3),
+		every: 300 * time.Millisecond, killFor: 12 * time.Second, refill: true,
 	}
 	rounds := 1
 	if *full {
