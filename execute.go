@@ -368,20 +368,3 @@ func (a *App) settle(ctx context.Context, r *Request, out *Outcome) *Effects {
 	}
 	return e
 }
-
-func (a *App) watchSignals() {
-	failed := func(ctx context.Context, p *PanicError) {
-		a.log.ErrorContext(ctx, "a signal receiver panicked", "panic", fmt.Sprint(p.Value), "traceback", string(p.Stack))
-	}
-	s := &a.Signals
-	s.BeforeTaskPublish.failed, s.AfterTaskPublish.failed = failed, failed
-	s.TaskReceived.failed, s.TaskPrerun.failed, s.TaskPostrun.failed = failed, failed, failed
-	s.TaskSuccess.failed, s.TaskFailure.failed, s.TaskRetry.failed = failed, failed, failed
-	s.TaskRevoked.failed, s.TaskRejected.failed, s.TaskUnknown.failed = failed, failed, failed
-	s.TaskInternalError.failed, s.WorkerInit.failed, s.WorkerReady.failed = failed, failed, failed
-	s.WorkerShuttingDown.failed, s.WorkerShutdown.failed, s.HeartbeatSent.failed = failed, failed, failed
-	s.CelerydInit.failed, s.CelerydAfterSetup.failed = failed, failed
-	s.SetupLogging.failed, s.AfterSetupLogger.failed = failed, failed
-	s.OnConfigure.failed, s.OnAfterConfigure.failed, s.OnAfterFinalize.failed = failed, failed, failed
-	s.WorkerProcessInit.failed, s.WorkerProcessShutdown.failed = failed, failed
-}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -236,6 +238,34 @@ func TestSignals(t *testing.T) {
 	equalLines(t, apply(), []string{"c"})
 	offC()
 	equalLines(t, apply(), nil)
+	t.Run("SendersAreASieve", func(t *testing.T) {
+		var names []string
+		for _, from := range [][]string{{"t.add"}, {"t.other"}, {"t.other", "t.add"}, nil} {
+			defer w.app.Signals.TaskPrerun.Connect(func(_ context.Context, e lovage.TaskPrerun) {
+				names = append(names, strings.Join(from, "+")+" hears "+e.Sender())
+			}, from...)()
+		}
+		must[*lovage.Result[int]](t)(h.Apply(w.ctx(), AddArgs{}))
+		equalLines(t, names, []string{"t.add hears t.add", "t.other+t.add hears t.add", " hears t.add"})
+	})
+	t.Run("ConnectAndDisconnectAtAnyTime", func(t *testing.T) {
+		var heard atomic.Int64
+		var group sync.WaitGroup
+		for range 8 {
+			group.Go(func() {
+				for range 200 {
+					off := w.app.Signals.TaskPrerun.Connect(func(context.Context, lovage.TaskPrerun) { heard.Add(1) })
+					w.app.Signals.TaskPrerun.Send(w.ctx(), lovage.TaskPrerun{})
+					off()
+				}
+			})
+		}
+		group.Wait()
+		equal(t, "Connected", w.app.Signals.TaskPrerun.Connected(), false)
+		if heard.Load() < 8*200 {
+			t.Errorf("heard %d, want each sender to hear itself at least", heard.Load())
+		}
+	})
 	t.Run("BeforePublishMayChangeTheMessage", func(t *testing.T) {
 		w.app.Signals.BeforeTaskPublish.Connect(func(_ context.Context, e lovage.BeforeTaskPublish) {
 			e.Message.Headers.Shadow = "changed"

@@ -2,7 +2,10 @@ package lovage
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,8 +15,10 @@ import (
 )
 
 // Signal is an event that code of the program may observe. Receivers run one
-// after the other where the signal is sent; a panic in one is logged and stops
-// neither the others nor the sender. Connect is safe at any time.
+// after the other, in the order of their connection, where the signal is sent; a
+// panic in one is logged and stops neither the others nor the sender. Connect is
+// safe at any time, also in a receiver: who connects while a signal is sent hears
+// the next one.
 type Signal[E any] struct {
 	mu        sync.Mutex
 	receivers atomic.Pointer[[]receiver[E]]
@@ -22,12 +27,18 @@ type Signal[E any] struct {
 }
 
 type receiver[E any] struct {
-	id int
-	f  func(context.Context, E)
+	id   int
+	f    func(context.Context, E)
+	from []string // senders; all if there are none
 }
 
-// Connect adds a receiver and returns what removes it again.
-func (s *Signal[E]) Connect(f func(context.Context, E)) (disconnect func()) {
+// sender is an event that says who sent it, in Celery's sense: the name of a task,
+// of a worker's node or of an App.
+type sender interface{ Sender() string }
+
+// Connect adds a receiver and returns what removes it again. With senders it hears
+// only theirs; see the Sender method of each event.
+func (s *Signal[E]) Connect(f func(context.Context, E), senders ...string) (disconnect func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next++
@@ -36,7 +47,7 @@ func (s *Signal[E]) Connect(f func(context.Context, E)) (disconnect func()) {
 	if p := s.receivers.Load(); p != nil {
 		list = append(list, *p...)
 	}
-	list = append(list, receiver[E]{id, f})
+	list = append(list, receiver[E]{id, f, slices.Clone(senders)})
 	s.receivers.Store(&list)
 	return func() {
 		s.mu.Lock()
@@ -63,7 +74,11 @@ func (s *Signal[E]) Send(ctx context.Context, e E) {
 	if p == nil {
 		return
 	}
+	from, named := any(e).(sender)
 	for _, r := range *p {
+		if len(r.from) > 0 && named && !slices.Contains(r.from, from.Sender()) {
+			continue
+		}
 		if err := guard(func() error { r.f(ctx, e); return nil }); err != nil && s.failed != nil {
 			if pe, ok := err.(*PanicError); ok {
 				s.failed(ctx, pe)
@@ -72,9 +87,25 @@ func (s *Signal[E]) Send(ctx context.Context, e E) {
 	}
 }
 
+func (s *Signal[E]) onPanic(f func(context.Context, *PanicError)) { s.failed = f }
+
+// watchSignals logs what panics in receivers.
+func (a *App) watchSignals() {
+	signals := reflect.ValueOf(&a.Signals).Elem()
+	for i := range signals.NumField() {
+		name := signals.Type().Field(i).Name
+		signals.Field(i).Addr().Interface().(interface {
+			onPanic(func(context.Context, *PanicError))
+		}).onPanic(func(ctx context.Context, p *PanicError) {
+			a.log.ErrorContext(ctx, "a signal receiver panicked", "signal", name, "panic", fmt.Sprint(p.Value), "traceback", string(p.Stack))
+		})
+	}
+}
+
 // Signals are the signals of one App, with the names that Celery gives them.
-// The App's own are sent once, at its first use. Those of a run are sent in the process that runs the task; TaskReceived,
-// TaskRevoked, TaskRejected and TaskUnknown by the consuming worker.
+// The App's own are sent once, at its first use. Those of a run are sent in the
+// process that runs the task; TaskReceived, TaskRevoked, TaskRejected and
+// TaskUnknown by the consuming worker. docs/signals.md lists them with their order.
 type Signals struct {
 	OnConfigure      Signal[OnConfigure]
 	OnAfterConfigure Signal[OnAfterConfigure]
@@ -105,8 +136,11 @@ type Signals struct {
 	SetupLogging     Signal[SetupLogging]
 	AfterSetupLogger Signal[AfterSetupLogger]
 
-	WorkerProcessInit     Signal[WorkerProcessInit]
-	WorkerProcessShutdown Signal[WorkerProcessShutdown]
+	WorkerBeforeCreateProcess Signal[WorkerBeforeCreateProcess]
+	WorkerProcessInit         Signal[WorkerProcessInit]
+	WorkerProcessShutdown     Signal[WorkerProcessShutdown]
+
+	UserPreloadOptions Signal[UserPreloadOptions]
 }
 
 // OnConfigure is sent before the App's settings are final; receivers may change
@@ -134,7 +168,10 @@ type AfterTaskPublish struct {
 }
 
 // TaskReceived is sent when a worker has taken a message for a task it knows.
-type TaskReceived struct{ Request *Request }
+type TaskReceived struct {
+	Hostname string // of the worker
+	Request  *Request
+}
 
 // TaskPrerun is sent before anything of the task runs.
 type TaskPrerun struct {
@@ -173,25 +210,32 @@ type TaskRetry struct {
 	Delay   time.Duration
 }
 
-// TaskRevoked is sent when a task is dropped as expired or revoked.
+// TaskRevoked is sent when a task is dropped as expired or revoked. Signal is the
+// number of the operating system's that a Terminated run was ended with.
 type TaskRevoked struct {
 	Request    *Request
 	Terminated bool
+	Signal     int // 0: none
 	Expired    bool
 }
 
-// TaskRejected is sent for a message that could not be read as a task.
+// TaskRejected is sent for a message that could not be read as a task. The
+// message is the claimed one: leave it as it is.
 type TaskRejected struct {
-	Queue string
-	Body  []byte
-	Err   error
+	Hostname string // of the worker
+	Queue    string
+	Message  *broker.Delivery
+	Body     []byte
+	Err      error
 }
 
 // TaskUnknown is sent for a task that no registration names.
 type TaskUnknown struct {
-	Name string
-	ID   string
-	Err  error
+	Hostname string // of the worker
+	Name     string
+	ID       string
+	Message  *broker.Delivery
+	Err      error
 }
 
 // TaskInternalError is sent when a hook or the runtime itself fails in a way
@@ -262,6 +306,10 @@ type AfterSetupLogger struct {
 	Colorize   bool
 }
 
+// WorkerBeforeCreateProcess is sent by the worker before it starts a child of its
+// process pool.
+type WorkerBeforeCreateProcess struct{ Hostname string }
+
 // WorkerProcessInit is sent in each child of a process pool, before Init of its
 // tasks.
 type WorkerProcessInit struct {
@@ -275,3 +323,40 @@ type WorkerProcessShutdown struct {
 	Hostname string
 	PID      int
 }
+
+// UserPreloadOptions is sent by the command line before it reads the settings,
+// with the values of the flags that the program has added to every command.
+type UserPreloadOptions struct {
+	App     *App
+	Options map[string]string // by flag, as text
+}
+
+// Sender is the App's name.
+func (e OnAfterFinalize) Sender() string    { return e.App.Name() }
+func (e UserPreloadOptions) Sender() string { return e.App.Name() }
+
+// Sender is the task's name.
+func (e BeforeTaskPublish) Sender() string { return e.Task }
+func (e AfterTaskPublish) Sender() string  { return e.Task }
+func (e TaskPrerun) Sender() string        { return e.Task.Name() }
+func (e TaskPostrun) Sender() string       { return e.Task.Name() }
+func (e TaskSuccess) Sender() string       { return e.Task.Name() }
+func (e TaskFailure) Sender() string       { return e.Task.Name() }
+func (e TaskRetry) Sender() string         { return e.Task.Name() }
+func (e TaskRevoked) Sender() string       { return e.Request.Task }
+func (e TaskInternalError) Sender() string { return e.Request.Task }
+
+// Sender is the name of the worker's node.
+func (e TaskReceived) Sender() string              { return e.Hostname }
+func (e TaskRejected) Sender() string              { return e.Hostname }
+func (e TaskUnknown) Sender() string               { return e.Hostname }
+func (e CelerydInit) Sender() string               { return e.Hostname }
+func (e CelerydAfterSetup) Sender() string         { return e.Hostname }
+func (e WorkerInit) Sender() string                { return e.Hostname }
+func (e WorkerReady) Sender() string               { return e.Hostname }
+func (e WorkerShuttingDown) Sender() string        { return e.Hostname }
+func (e WorkerShutdown) Sender() string            { return e.Hostname }
+func (e HeartbeatSent) Sender() string             { return e.Hostname }
+func (e WorkerBeforeCreateProcess) Sender() string { return e.Hostname }
+func (e WorkerProcessInit) Sender() string         { return e.Hostname }
+func (e WorkerProcessShutdown) Sender() string     { return e.Hostname }

@@ -2,7 +2,10 @@ package lovage_test
 
 import (
 	"context"
+	"os"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/lovage-go/lovage"
@@ -52,5 +55,28 @@ func TestAppSignalsOfABadSetting(t *testing.T) {
 	app.Signals.OnAfterFinalize.Connect(func(context.Context, lovage.OnAfterFinalize) { t.Error("an app that cannot be used is finalized") })
 	if err := app.Freeze(); err == nil {
 		t.Error("Freeze: got nil, want the error of worker_pool")
+	}
+}
+
+// TestSignalsPage: the page lists the signals that there are, and no others.
+func TestSignalsPage(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/signals.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed, have []string
+	for line := range strings.Lines(string(page)) {
+		if cells := strings.Split(line, "|"); len(cells) > 7 && strings.HasPrefix(cells[1], " `") {
+			listed = append(listed, strings.Trim(cells[1], " `"))
+		}
+	}
+	for f := range reflect.TypeFor[lovage.Signals]().Fields() {
+		have = append(have, f.Name)
+	}
+	slices.Sort(listed)
+	slices.Sort(have)
+	if !slices.Equal(listed, have) {
+		t.Errorf("docs/signals.md lists %q, there are %q", listed, have)
 	}
 }

@@ -2,11 +2,13 @@ package cli_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -104,9 +106,19 @@ func TestProgramsOwnCommandsAndFlags(t *testing.T) {
 		}),
 		cli.Worker(func(c *worker.Config) { c.Concurrency = 7; seen = *c }),
 	}
+	var told []string
+	s.setup = func(app *lovage.App) {
+		app.Signals.UserPreloadOptions.Connect(func(_ context.Context, e lovage.UserPreloadOptions) {
+			told = append(told, fmt.Sprint(e.App.Name(), " ", e.Options))
+		})
+	}
 	if got := s.ok("greet", "--tenant", "t1"); got != "hello t1\n" {
 		t.Errorf("got %q, want hello t1", got)
 	}
+	if want := []string{"proj map[tenant:t1]"}; !slices.Equal(told, want) {
+		t.Errorf("UserPreloadOptions says %q, want %q", told, want)
+	}
+	s.setup = nil
 	help := s.ok("--help")
 	for _, want := range []string{"Usage: acme [OPTIONS]", "--tenant NAME", "greet          Say hello."} {
 		if !strings.Contains(help, want) {

@@ -58,9 +58,11 @@ func (s *session) root() *cobra.Command {
 	fs.flag(&s.global.quiet, "quiet", "q", "No banner, no notes.")
 	fs.flag(&s.global.skipChecks, "skip-checks", "", "Accepted for Celery's sake: there are no checks to skip.")
 	group{root.Flags(), ""}.flag(&s.global.version, "version", "", "Show the version and exit.")
+	s.own = pflag.NewFlagSet("", pflag.ContinueOnError)
 	for _, add := range s.flags {
-		add(root.PersistentFlags())
+		add(s.own)
 	}
+	root.PersistentFlags().AddFlagSet(s.own)
 	root.AddCommand(s.callCommand(), s.controlCommand(), s.deadCommand(), s.graphCommand(), s.inspectCommand(), s.multiCommand(),
 		s.purgeCommand(), s.queueCommand(), s.queuesCommand(), s.reportCommand(), s.resultCommand(), s.statusCommand(),
 		s.tasksCommand(), s.versionCommand(), s.workerCommand(), s.workerHealthCommand())
@@ -139,6 +141,9 @@ func (s *session) configure(cmd *cobra.Command) error {
 		s.note("--loader has no meaning here: settings come from code, --config, the environment and the command line")
 	}
 	s.defaultLog()
+	options := map[string]string{}
+	s.own.VisitAll(func(f *pflag.Flag) { options[f.Name] = f.Value.String() })
+	s.app.Signals.UserPreloadOptions.Send(cmd.Context(), lovage.UserPreloadOptions{App: s.app, Options: options})
 	if cmd == s.workerCmd {
 		if err := s.checkWorker(cmd, &s.workerFlags); err != nil {
 			return err

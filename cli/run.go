@@ -99,6 +99,7 @@ type session struct {
 	process bool
 	extra   []*cobra.Command
 	flags   []func(*pflag.FlagSet)
+	own     *pflag.FlagSet // that the program has added
 	global  globals
 	worker  []func(*worker.Config)
 

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -168,6 +169,9 @@ func yardApp(conf lovage.Config, opts ...lovage.AppOption) (*lovage.App, *lovage
 	})
 	app.Signals.WorkerProcessInit.Connect(func(_ context.Context, e lovage.WorkerProcessInit) { note("process init %s", e.Hostname) })
 	app.Signals.WorkerProcessShutdown.Connect(func(_ context.Context, e lovage.WorkerProcessShutdown) { note("process shutdown %s", e.Hostname) })
+	if os.Getenv("LOVAGE_TEST_SIGNALS") != "" {
+		noteSignals(app)
+	}
 	if os.Getenv("LOVAGE_TEST_EXTRA") != "" {
 		lovage.Func(app, "yard.extra", add)
 	}
@@ -417,5 +421,66 @@ func TestPreforkKills(t *testing.T) {
 	}
 	if _, err := y.get(y.send(Errand{Do: "ok"})); err != nil {
 		t.Errorf("after the kills: got %v, want success", err)
+	}
+}
+
+// noteSignals notes those of runs, as they come.
+func noteSignals(app *lovage.App) {
+	s := &app.Signals
+	s.TaskPrerun.Connect(func(_ context.Context, e lovage.TaskPrerun) { note("signal prerun %s %s", e.Task.Name(), e.Request.ID) })
+	s.TaskSuccess.Connect(func(_ context.Context, e lovage.TaskSuccess) {
+		note("signal success %s %t", e.Request.ID, e.Result == os.Getpid())
+	})
+	s.TaskFailure.Connect(func(_ context.Context, e lovage.TaskFailure) { note("signal failure %s %s", e.Request.ID, e.Info.Type) })
+	s.TaskRetry.Connect(func(_ context.Context, e lovage.TaskRetry) { note("signal retry %s %v", e.Request.ID, e.Info != nil) })
+	s.TaskPostrun.Connect(func(_ context.Context, e lovage.TaskPostrun) { note("signal postrun %s %s", e.Request.ID, e.State) })
+	s.TaskReceived.Connect(func(_ context.Context, e lovage.TaskReceived) { note("signal received") })
+}
+
+// TestSignalsOfProcesses: those of a run are sent in the child, in Celery's order,
+// and those of its message in the worker.
+func TestSignalsOfProcesses(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{Concurrency: 1}, "LOVAGE_TEST_SIGNALS=1")
+	var created atomic.Int32
+	received := make(chan string, 16)
+	y.app.Signals.WorkerBeforeCreateProcess.Connect(func(_ context.Context, e lovage.WorkerBeforeCreateProcess) { created.Add(1) }, y.w.Hostname())
+	y.app.Signals.TaskReceived.Connect(func(_ context.Context, e lovage.TaskReceived) { received <- e.Request.ID }, y.w.Hostname())
+	y.app.Signals.TaskPrerun.Connect(func(context.Context, lovage.TaskPrerun) { t.Error("TaskPrerun is sent in the worker") })
+	y.start()
+	for _, c := range [][2]string{{"good", "ok"}, {"bad", "fail"}, {"again", "retry"}} {
+		_, _ = y.get(y.send(Errand{Do: c[1]}, lovage.TaskID(c[0])))
+	}
+	y.stop()
+	close(received)
+	var ids []string
+	for id := range received {
+		ids = append(ids, id)
+	}
+	if want := []string{"good", "bad", "again", "again"}; !slices.Equal(ids, want) {
+		t.Errorf("TaskReceived of %q, want %q", ids, want)
+	}
+	for id, want := range map[string][]string{
+		"good":  {"prerun yard.errand good", "success good true", "postrun good SUCCESS"},
+		"bad":   {"prerun yard.errand bad", "failure bad", "postrun bad FAILURE"},
+		"again": {"prerun yard.errand again", "retry again", "postrun again RETRY", "prerun yard.errand again", "success again", "postrun again SUCCESS"},
+	} {
+		var got []string
+		for _, line := range y.noted("signal ") {
+			if strings.Contains(line+" ", " "+id+" ") {
+				_, text, _ := strings.Cut(line, "signal ")
+				got = append(got, text)
+			}
+		}
+		if id == "again" { // its second run may begin before the first one's last words
+			slices.Sort(got)
+			slices.Sort(want)
+		}
+		if !slices.EqualFunc(got, want, strings.HasPrefix) {
+			t.Errorf("%s: the child says %q, want %q", id, got, want)
+		}
+	}
+	if created.Load() != 1 || len(y.noted("signal received")) > 0 {
+		t.Errorf("WorkerBeforeCreateProcess: %d times, want once; TaskReceived in the child: %q", created.Load(), y.noted("signal received"))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -183,7 +184,7 @@ func TestRevokeByStamps(t *testing.T) {
 		if e := heard(events.TaskRevoked); len(e) != 1 || e[0].Fields["terminated"] != true || fmt.Sprint(e[0].Fields["signum"]) != "15" || e[0].Fields["expired"] != false {
 			x.t.Errorf("events: got %v, want one task-revoked, terminated by 15", e)
 		}
-		if e := <-signals; !e.Terminated || e.Expired || e.Request.ID != "mine" {
+		if e := <-signals; !e.Terminated || e.Expired || e.Request.ID != "mine" || e.Signal != int(syscall.SIGTERM) {
 			x.t.Errorf("signal: got %+v, want mine, terminated", e)
 		}
 		send("late", `{"order": "x", "n": 8}`) // one value, and not a list

@@ -159,7 +159,7 @@ func (j *job) result(out *lovage.Outcome) {
 	case lovage.Revoked:
 		c.revoked.Add(1)
 		if j.started.Load() > 0 {
-			w.app.Signals.TaskRevoked.Send(w.base, lovage.TaskRevoked{Request: j.r, Terminated: true})
+			w.app.Signals.TaskRevoked.Send(w.base, lovage.TaskRevoked{Request: j.r, Terminated: true, Signal: int(j.signal.Load())})
 		}
 	case "":
 		c.returned.Add(1)

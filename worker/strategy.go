@@ -172,7 +172,7 @@ func (w *Worker) dropped(r *lovage.Request, now time.Time) *lovage.Outcome {
 func (w *Worker) announce(j *job) {
 	r := j.r
 	if w.app.Signals.TaskReceived.Connected() {
-		w.app.Signals.TaskReceived.Send(w.base, lovage.TaskReceived{Request: r})
+		w.app.Signals.TaskReceived.Send(w.base, lovage.TaskReceived{Hostname: w.cfg.Hostname, Request: r})
 	}
 	if w.logInfo {
 		w.log.Info("Task "+r.Task+"["+r.ID+"] received", "task", r.Task, "id", r.ID)
@@ -188,7 +188,7 @@ func (w *Worker) refuse(j *job, err error) {
 	j.phase.Store(running)
 	w.log.Error("Received and kept as a dead letter an invalid task message: "+err.Error(),
 		"queue", j.d.Queue, "content_type", j.d.Properties.ContentType, "bytes", len(j.d.Body), "error", err)
-	w.app.Signals.TaskRejected.Send(w.base, lovage.TaskRejected{Queue: j.d.Queue, Body: j.d.Body, Err: err})
+	w.app.Signals.TaskRejected.Send(w.base, lovage.TaskRejected{Hostname: w.cfg.Hostname, Queue: j.d.Queue, Message: j.d, Body: j.d.Body, Err: err})
 	v := verdict{action: broker.DeadLetter, reason: err.Error()}
 	var me *lovage.MessageError
 	if !errors.As(err, &me) || me.ID == "" {

@@ -149,7 +149,7 @@ func (w *Worker) unregistered(j *job) {
 		"Is the package that declares this task linked into the worker, and is its name spelled alike on both sides?",
 		"task", r.Task, "id", r.ID, "queue", j.d.Queue)
 	err := fmt.Errorf("%w: %q", lovage.ErrNotRegistered, r.Task)
-	w.app.Signals.TaskUnknown.Send(w.base, lovage.TaskUnknown{Name: r.Task, ID: r.ID, Err: err})
+	w.app.Signals.TaskUnknown.Send(w.base, lovage.TaskUnknown{Hostname: w.cfg.Hostname, Name: r.Task, ID: r.ID, Message: j.d, Err: err})
 	w.group.Go(func() {
 		defer w.rescue("unregistered task", func(error) { j.end() })
 		out := w.app.Execute(w.base, r, j)

@@ -134,11 +134,11 @@ func (x *world) meets(c bad) {
 	}
 	switch c.signal {
 	case "rejected":
-		if e := receive(t, r.rejected); !bytes.Equal(e.Body, c.body) || e.Queue != "celery" || e.Err == nil {
+		if e := receive(t, r.rejected); !bytes.Equal(e.Body, c.body) || e.Queue != "celery" || e.Err == nil || e.Hostname != r.w.Hostname() || !bytes.Equal(e.Message.Body, c.body) {
 			t.Errorf("TaskRejected: got queue %q, %d bytes, %v; want the raw message", e.Queue, len(e.Body), e.Err)
 		}
 	case "unknown":
-		if e := receive(t, r.unknown); e.Name != "t.nowhere" || e.ID != c.id {
+		if e := receive(t, r.unknown); e.Name != "t.nowhere" || e.ID != c.id || e.Hostname != r.w.Hostname() || !bytes.Equal(e.Message.Body, c.body) {
 			t.Errorf("TaskUnknown: got %+v", e)
 		}
 	}

@@ -88,6 +88,7 @@ func (c *Child) PID() int { return c.pid }
 
 // spawn starts a child and waits until it has run Init.
 func (p *Pool) spawn(ctx context.Context, index int) (*Child, error) {
+	p.cfg.App.Signals.WorkerBeforeCreateProcess.Send(ctx, lovage.WorkerBeforeCreateProcess{Hostname: p.cfg.Hostname})
 	cmd, conn, out, err := p.nursery.start(p.cfg.Env)
 	if err != nil {
 		return nil, err
