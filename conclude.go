@@ -20,6 +20,10 @@ func (a *App) Conclude(ctx context.Context, r *Request, out Outcome, fin Finishe
 // log, AfterReturn, postrun.
 func (a *App) conclude(ctx context.Context, r *Request, out *Outcome, begun bool) {
 	d := r.def
+	if out.Stored != nil {
+		a.log.Info("Task "+r.Task+"["+r.ID+"] has succeeded before and is not run again", "task", r.Task, "id", r.ID)
+		return
+	}
 	var hooks hookSet
 	if d != nil {
 		hooks = d.hooks

@@ -266,6 +266,11 @@ type Config struct {
 	WorkerMaxMemoryPerChild int
 	// WorkerDisableRateLimits ignores rate limits. Default false.
 	WorkerDisableRateLimits *bool
+	// WorkerDeduplicateSuccessfulTasks looks for the result of a task whose message
+	// comes again, and does not run one that has succeeded: what follows it is sent
+	// if it was not, and its part of a chord counted. Default true; Celery's is
+	// false.
+	WorkerDeduplicateSuccessfulTasks *bool
 	// WorkerSendTaskEvents sends events about each run. Default false.
 	WorkerSendTaskEvents *bool
 	// WorkerEnableRemoteControl lets a worker obey remote control, which is

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/internal/saferepr"
 	"github.com/lovage-go/lovage/protocol"
 )
@@ -19,8 +20,10 @@ func (a *App) effects(ctx context.Context, r *Request, out *Outcome) (*Effects, 
 	var result json.RawMessage
 	switch out.State {
 	case Success:
-		if result, err = jsonCodec.Marshal(out.Result); err != nil {
-			return nil, &encodeError{err}
+		if result = out.Stored; result == nil {
+			if result, err = jsonCodec.Marshal(out.Result); err != nil {
+				return nil, &encodeError{err}
+			}
 		}
 		if err := a.followSuccess(ctx, r, result, e); err != nil {
 			return nil, err
@@ -45,7 +48,36 @@ func (a *App) effects(ctx context.Context, r *Request, out *Outcome) (*Effects, 
 		}
 	}
 	a.count(r, out, result, e)
+	if out.Stored != nil {
+		a.unsent(ctx, e)
+		return e, nil
+	}
 	return e, a.record(ctx, r, out, result, e)
+}
+
+// unsent leaves out what an earlier run has sent as far as the result store knows
+// of it. The rest may be on its way: each copy is marked, so that only one of
+// those that are sent again runs, and none whose task has succeeded meanwhile.
+func (a *App) unsent(ctx context.Context, e *Effects) {
+	ids := make([]string, len(e.full))
+	for i, m := range e.full {
+		ids[i] = m.Headers.ID
+	}
+	var known []backend.Record
+	if b, err := a.Backend(ctx); err == nil && len(ids) > 0 {
+		if known, err = b.Fetch(ctx, ids...); err != nil {
+			a.log.Warn("what follows task "+e.Request.Task+"["+e.Request.ID+"] is sent, perhaps a second time: "+err.Error(), "task", e.Request.Task, "id", e.Request.ID, "error", err)
+		}
+	}
+	full, publish := e.full, e.Publish
+	e.full, e.Publish = nil, nil
+	for i, m := range publish {
+		if i < len(known) && known[i].Meta != nil {
+			continue
+		}
+		a.markCopy(m)
+		e.full, e.Publish = append(e.full, full[i]), append(e.Publish, m)
+	}
 }
 
 // collect sends a message through signals and interceptors into the effects.

@@ -29,6 +29,9 @@ type Outcome struct {
 	// back, and none is sent in its place.
 	Cancelled bool
 	Unbound   bool // FAILURE because the task does not take the message's arguments
+	// Stored is the result, as JSON, of a SUCCESS that the result store has of an
+	// earlier run: what follows it is done as far as it was not, and no hook runs.
+	Stored json.RawMessage
 	// Fenced: the message has gone to another worker, or the result could not
 	// be kept; nothing of this run counts and no later hook ran.
 	Fenced error
@@ -41,6 +44,12 @@ type Outcome struct {
 func (o *Outcome) Repr() string {
 	if text, ok := o.Result.(Shown); ok {
 		return string(text)
+	}
+	if o.Stored != nil {
+		var v any
+		if err := jsonCodec.Unmarshal(o.Stored, &v); err == nil {
+			return reprResult(v, defaultReprSize)
+		}
 	}
 	return reprResult(o.Result, defaultReprSize)
 }
@@ -273,6 +282,10 @@ func LostWorker(reason string) Outcome {
 		Err: fmt.Errorf("%w: %s", ErrWorkerLost, reason), Type: "WorkerLostError", Module: moduleBilliard, Args: []any{reason},
 	}}
 }
+
+// Succeeded is the outcome of a message that comes again although its task has
+// succeeded with this result.
+func Succeeded(result json.RawMessage) Outcome { return Outcome{State: Success, Stored: result} }
 
 // CancelledOutcome is the outcome of a run that was cancelled because the
 // connection that it came by was lost.

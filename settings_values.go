@@ -355,6 +355,8 @@ type resolved struct {
 	WorkerEnableRemoteControl bool
 	WorkerSoftShutdownTimeout time.Duration
 
+	WorkerDeduplicateSuccessfulTasks bool
+
 	WorkerEnableSoftShutdownOnIdle               bool
 	WorkerCancelLongRunningTasksOnConnectionLoss bool
 	WorkerDirect                                 bool

@@ -359,7 +359,9 @@ func TestOnceRule(t *testing.T) {
 			m.Headers.Extra = map[string]json.RawMessage{protocol.OnceHeader: json.RawMessage(`"` + copy + `"`)}
 		}
 	}
-	in(t, canvasSetup(log), func(x *world) {
+	s := canvasSetup(log)
+	s.conf.WorkerDeduplicateSuccessfulTasks = new(false) // else it has succeeded, and does not
+	in(t, s, func(x *world) {
 		x.send("t.list", "id", "[[1]]", "{}", mark("one"))
 		pause(time.Second)
 		x.send("t.list", "id", "[[2]]", "{}", mark("two"))

@@ -242,11 +242,6 @@ func (j *job) admit() (*lovage.Outcome, *verdict, bool) {
 	if out := w.dropped(j.r, now); out != nil {
 		return out, nil, false
 	}
-	if j.d.Orphaned {
-		if out, verdict, ok := j.lost(); !ok {
-			return out, verdict, false
-		}
-	}
 	if first, err := j.first(); err != nil {
 		if j.link.ctx.Err() != nil {
 			j.phase.CompareAndSwap(running, fenced)
@@ -257,6 +252,18 @@ func (j *job) admit() (*lovage.Outcome, *verdict, bool) {
 	} else if !first {
 		j.duplicate()
 		return nil, nil, false
+	}
+	if out, err := j.succeeded(); err != nil {
+		j.phase.CompareAndSwap(running, fenced)
+		w.fence(j, err)
+		return nil, nil, false
+	} else if out != nil {
+		return out, nil, false
+	}
+	if j.d.Orphaned {
+		if out, verdict, ok := j.lost(); !ok {
+			return out, verdict, false
+		}
 	}
 	if !j.s.set.AcksLate {
 		if err := w.settleNow(j, broker.Ack, ""); err != nil {

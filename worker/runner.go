@@ -96,7 +96,7 @@ func (a apart) execute(ctx context.Context, j *job) (lovage.Outcome, error) {
 // conclude needs a child for what has hooks, or may end a chord whose errbacks
 // are code: Init has not run in this process.
 func (a apart) conclude(j *job, out lovage.Outcome, fin lovage.Finisher) lovage.Outcome {
-	if j.r.Definition() == nil || out.State == lovage.Revoked && j.r.Group == "" {
+	if j.r.Definition() == nil || (out.State == lovage.Revoked || out.Stored != nil) && j.r.Group == "" {
 		return a.here.conclude(j, out, fin)
 	}
 	var err error

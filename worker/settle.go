@@ -143,6 +143,11 @@ func (j *job) result(out *lovage.Outcome) {
 		return
 	}
 	c := &w.count
+	if out.Stored != nil {
+		c.duplicates.Add(1)
+		w.ended(j, out)
+		return
+	}
 	if out.State != "" && j.s != nil {
 		c.processed.Add(1)
 		j.s.done.Add(1)

@@ -30,7 +30,7 @@ type Stats struct {
 	Refused   int64 // runs whose effects the store would not take
 	Rebuilt   int64 // connections replaced
 
-	Duplicates int64 // copies of a message that was sent twice, dropped
+	Duplicates int64 // messages not run: copies of one that was sent twice, and tasks that had succeeded
 
 	ByTask map[string]int64 // runs that ended, by task
 }

@@ -46,6 +46,7 @@ type Worker struct {
 	log     *slog.Logger
 	logInfo bool
 	back    backend.Backend // nil: no results are kept
+	dedup   bool            // the results of tasks that come again are looked for
 	base    context.Context // of runs and finishes: it does not end with Run's
 	work    context.Context // of loops; it ends last
 
@@ -277,6 +278,7 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	w.keeper.never = w.back == nil
+	w.deduplicate()
 	w.recall(ctx, recallTime)
 	if w.cfg.Purge {
 		if err := w.purge(ctx); err != nil {

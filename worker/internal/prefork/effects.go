@@ -73,6 +73,7 @@ type outcome struct {
 	Unbound bool
 
 	Cancelled bool
+	Stored    []byte
 	Fenced    *fault
 }
 
@@ -89,7 +90,7 @@ type info struct {
 func outcomeOf(o *lovage.Outcome, repr bool) outcome {
 	w := outcome{
 		State: o.State, Runtime: o.Runtime, Delay: o.Delay, Requeue: o.Requeue,
-		Timeout: o.Timeout, Lost: o.Lost, Unbound: o.Unbound, Cancelled: o.Cancelled,
+		Timeout: o.Timeout, Lost: o.Lost, Unbound: o.Unbound, Cancelled: o.Cancelled, Stored: o.Stored,
 	}
 	if repr && o.State == lovage.Success {
 		w.Result = o.Repr()
@@ -110,9 +111,9 @@ func outcomeOf(o *lovage.Outcome, repr bool) outcome {
 func (w *outcome) outcome() lovage.Outcome {
 	o := lovage.Outcome{
 		State: w.State, Runtime: w.Runtime, Delay: w.Delay, Requeue: w.Requeue,
-		Timeout: w.Timeout, Lost: w.Lost, Unbound: w.Unbound, Cancelled: w.Cancelled,
+		Timeout: w.Timeout, Lost: w.Lost, Unbound: w.Unbound, Cancelled: w.Cancelled, Stored: w.Stored,
 	}
-	if w.State == lovage.Success {
+	if w.State == lovage.Success && w.Stored == nil {
 		o.Result = lovage.Shown(w.Result)
 	}
 	if w.Fenced != nil {

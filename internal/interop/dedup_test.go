@@ -1,0 +1,229 @@
+package interop_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/backend"
+	_ "github.com/lovage-go/lovage/backend/sqlbackend"
+	"github.com/lovage-go/lovage/broker"
+	_ "github.com/lovage-go/lovage/broker/sqlbroker"
+	"github.com/lovage-go/lovage/internal/testenv"
+	"github.com/lovage-go/lovage/worker"
+)
+
+// dedupPy is a Python worker that dies with its first task: when the result is
+// stored, before the acknowledgement, or before the task counts in its chord.
+const dedupPy = `
+import os, signal
+from celery import Celery, chord, signals
+app = Celery('dedup', broker=%[1]q, backend=%[2]q)
+app.conf.update(task_default_queue='q', task_acks_late=True, broker_transport_options={'visibility_timeout': 60})
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def deadly():
+    if %[3]q == 'chord':
+        app.backend.on_chord_part_return = die
+    else:
+        signals.task_success.connect(die, weak=False)
+
+@app.task(name='d.first')
+def first(n):
+    return n
+
+@app.task(name='d.next')
+def next(n):
+    return n
+
+@app.task(name='d.body')
+def body(all):
+    return sum(all)
+
+if 'worker' in __import__('sys').argv:
+    deadly()
+`
+
+// dedupApp has the same tasks, and counts their runs.
+func dedupApp(u urls) (*lovage.App, func(task string) int) {
+	var mu sync.Mutex
+	ran := map[string]int{}
+	count := func(task string) {
+		mu.Lock()
+		defer mu.Unlock()
+		ran[task]++
+	}
+	app := lovage.New("dedup", lovage.Config{
+		BrokerURL: u.broker, ResultBackend: u.results, TaskDefaultQueue: "q", BrokerTransportOptions: map[string]any{"visibility_timeout": 2.0},
+	}, lovage.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
+	for _, name := range []string{"d.first", "d.next"} {
+		lovage.Func(app, name, func(_ context.Context, n int) (int, error) { count(name); return n, nil })
+	}
+	lovage.Func(app, "d.body", func(_ context.Context, all []int) (sum int, err error) {
+		count("d.body")
+		for _, n := range all {
+			sum += n
+		}
+		return sum, nil
+	})
+	return app, func(task string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return ran[task]
+	}
+}
+
+// dedupWorker runs until the test ends.
+func dedupWorker(t *testing.T, app *lovage.App) *worker.Worker {
+	t.Helper()
+	w := worker.New(app, worker.Config{Hostname: "go@test", Concurrency: 2})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-ended, app.Close(context.Background())); err != nil {
+			t.Errorf("worker: %v", err)
+		}
+	})
+	return w
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(40 * time.Second); !ok(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not after 40 s: %s", what)
+		}
+	}
+}
+
+// TestDeduplication: a task whose worker died between result and acknowledgement
+// is not run again by a Go worker, and nothing that follows it is lost or doubled,
+// with every broker and every store that can be asked.
+func TestDeduplication(t *testing.T) {
+	t.Parallel()
+	redis := func(t *testing.T) string { s := testenv.Redis(t); return s.URL(s.DB(t)) }
+	sqlite := func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "store.db") }
+	rabbit := func(t *testing.T) string { return testenv.RabbitMQ(t).Vhost(t) }
+	same := func(open func(*testing.T) string) func(t *testing.T) urls {
+		return func(t *testing.T) urls { url := open(t); return urls{url, url} }
+	}
+	apart := func(calls, results func(*testing.T) string) func(t *testing.T) urls {
+		return func(t *testing.T) urls { return urls{calls(t), results(t)} }
+	}
+	for name, c := range map[string]struct {
+		open   func(t *testing.T) urls
+		python bool // can read the store
+	}{
+		"SQLite":            {same(sqlite), false},
+		"SQLiteApart":       {apart(sqlite, sqlite), false},
+		"Redis":             {same(redis), true},
+		"RedisApart":        {apart(redis, redis), true},
+		"RabbitMQAndRedis":  {apart(rabbit, redis), true},
+		"RabbitMQAndSQLite": {apart(rabbit, sqlite), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			t.Run("GoDied", func(t *testing.T) {
+				t.Parallel()
+				goDied(t, c.open(t))
+			})
+			if !c.python {
+				return
+			}
+			for _, when := range []string{"ack", "chord"} {
+				t.Run("PythonDiedBefore/"+when, func(t *testing.T) {
+					t.Parallel()
+					pythonDied(t, c.open(t), when)
+				})
+			}
+		})
+	}
+}
+
+// goDied has a worker that stored a result, as one with two stores does first,
+// and then sent and acknowledged nothing.
+func goDied(t *testing.T, u urls) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	client := lovage.New("client", lovage.Config{BrokerURL: u.broker, ResultBackend: u.results, TaskDefaultQueue: "q"}, lovage.WithLogger(slog.New(slog.DiscardHandler)))
+	t.Cleanup(func() { client.Close(context.Background()) })
+	next := lovage.Remote[int, int](client, "d.next")
+	_, err := client.Send(ctx, "d.first", lovage.Args{Positional: []any{4}}, lovage.TaskID("first"),
+		lovage.Link(next.After().With(lovage.TaskID("next"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := client.OpenBroker(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := conn.Consume(ctx, broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("q")}, Worker: "dead@test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ds, err := c.Claim(ctx, 1); err != nil || len(ds) != 1 {
+		t.Fatalf("claim: got %d, %v, want one", len(ds), err)
+	}
+	b, err := client.Backend(ctx)
+	if err == nil {
+		err = b.Store(ctx, &backend.Record{TaskID: "first", State: lovage.Success, Expires: time.Hour,
+			Meta: []byte(`{"status": "SUCCESS", "result": 5, "traceback": null, "children": [], "task_id": "first"}`)})
+	}
+	if err = errors.Join(err, c.Close(), conn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	app, ran := dedupApp(u)
+	w := dedupWorker(t, app)
+	if got, err := client.Result("next").Get(ctx); err != nil || fmt.Sprint(got) != "5" {
+		t.Errorf("the callback: got %v, %v, want the stored 5", got, err)
+	}
+	eventually(t, "the message is not run", func() bool { return w.Stats().Duplicates == 1 })
+	if ran("d.first") != 0 || ran("d.next") != 1 {
+		t.Errorf("runs: got %d and %d of the callback, want 0 and 1", ran("d.first"), ran("d.next"))
+	}
+}
+
+// pythonDied has a Python worker killed between the result and the
+// acknowledgement of a task, or between its result and its part of a chord.
+func pythonDied(t *testing.T, u urls, when string) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	source := fmt.Sprintf(dedupPy, u.broker, u.results, when)
+	script := "import d; c = d.first.s(5).set(task_id='first') | d.next.s().set(task_id='next'); c.apply_async(); print('next', end='')"
+	if when == "chord" {
+		script = "import d; from celery import chord; chord([d.first.s(5).set(task_id='first'), d.next.s(6).set(task_id='next')])(d.body.s().set(task_id='body')); print('body', end='')"
+	}
+	testenv.CeleryWorker(t, "d", source, "-P", "solo", "-n", "py@test", "--prefetch-multiplier=1", "--without-gossip", "--without-mingle")
+	last := strings.TrimSpace(string(testenv.Python(t, ctx, map[string]string{"d": source}, script)))
+	client, _ := dedupApp(u)
+	t.Cleanup(func() { client.Close(context.Background()) })
+	if got, err := client.Result("first").Get(ctx); err != nil || fmt.Sprint(got) != "5" {
+		t.Fatalf("Python's result: got %v, %v, want 5", got, err)
+	}
+	app, ran := dedupApp(u)
+	w := dedupWorker(t, app)
+	want := map[string]string{"next": "5", "body": "11"}[last]
+	if got, err := client.Result(last).Get(ctx); err != nil || fmt.Sprint(got) != want {
+		t.Errorf("%s: got %v, %v, want %s", last, got, err, want)
+	}
+	eventually(t, "the message is not run", func() bool { return w.Stats().Duplicates == 1 })
+	// Python has sent the next step. A copy is sent again if no worker has begun
+	// it yet, and both run if they do so at once.
+	most := map[string]int{"ack": 2, "chord": 1}[when]
+	if first, next, body := ran("d.first"), ran("d.next"), ran("d.body"); first != 0 || next < 1 || next > most || last == "body" && body != 1 {
+		t.Errorf("runs: got %d, %d and %d of the body, want 0, 1 to %d and 1", first, next, body, most)
+	}
+}
