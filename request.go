@@ -66,6 +66,8 @@ type Request struct {
 	slotMu sync.Mutex // also held while the slot is taken back
 	slot   Slot
 	lent   int // waits that the slot is lent for
+
+	abort abortion
 }
 
 // DeliveryInfo tells how the message came.
@@ -170,8 +172,12 @@ func (r *Request) Log() *slog.Logger {
 }
 
 // UpdateState stores a state of the task's own, such as PROGRESS, with meta as
-// its result. It needs a result backend; a SUCCESS is never overwritten.
+// its result. It needs a result backend; a SUCCESS is never overwritten, nor is
+// the wish to abort a run that looks for it, which is no error: see Aborted.
 func (r *Request) UpdateState(ctx context.Context, state State, meta any) error {
+	if r.keepsAbort(ctx) {
+		return nil
+	}
 	return r.app.storeState(ctx, r, state, meta)
 }
 
