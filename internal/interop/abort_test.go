@@ -54,10 +54,10 @@ func TestInteropAbort(t *testing.T) {
 		u := open()
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			source := strings.NewReplacer("BROKER", u.broker, "RESULTS", u.results).Replace(abortProject)
+			source := strings.NewReplacer("BROKER", u.Broker, "RESULTS", u.Results).Replace(abortProject)
 			testenv.CeleryWorker(t, "proj", source, "-P", "solo", "-n", "py@host")
 			python := testenv.StartPython(t, map[string]string{"proj": source}, abortClient)
-			app := lovage.New("go", lovage.Config{BrokerURL: u.broker, ResultBackend: u.results, TaskDefaultQueue: "go"})
+			app := lovage.New("go", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results, TaskDefaultQueue: "go"})
 			wait := lovage.Func(app, "go.wait", func(ctx context.Context, _ lovage.Args) (string, error) {
 				r, tick := lovage.RequestFrom(ctx), time.NewTicker(time.Millisecond)
 				defer tick.Stop()

@@ -64,7 +64,7 @@ func dedupApp(u urls) (*lovage.App, func(task string) int) {
 		ran[task]++
 	}
 	app := lovage.New("dedup", lovage.Config{
-		BrokerURL: u.broker, ResultBackend: u.results, TaskDefaultQueue: "q", BrokerTransportOptions: map[string]any{"visibility_timeout": 2.0},
+		BrokerURL: u.Broker, ResultBackend: u.Results, TaskDefaultQueue: "q", BrokerTransportOptions: map[string]any{"visibility_timeout": 2.0},
 	}, lovage.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 	for _, name := range []string{"d.first", "d.next"} {
 		lovage.Func(app, name, func(_ context.Context, n int) (int, error) { count(name); return n, nil })
@@ -158,7 +158,7 @@ func TestDeduplication(t *testing.T) {
 func goDied(t *testing.T, u urls) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	client := lovage.New("client", lovage.Config{BrokerURL: u.broker, ResultBackend: u.results, TaskDefaultQueue: "q"}, lovage.WithLogger(slog.New(slog.DiscardHandler)))
+	client := lovage.New("client", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results, TaskDefaultQueue: "q"}, lovage.WithLogger(slog.New(slog.DiscardHandler)))
 	t.Cleanup(func() { client.Close(context.Background()) })
 	next := lovage.Remote[int, int](client, "d.next")
 	_, err := client.Send(ctx, "d.first", lovage.Args{Positional: []any{4}}, lovage.TaskID("first"),
@@ -201,7 +201,7 @@ func goDied(t *testing.T, u urls) {
 func pythonDied(t *testing.T, u urls, when string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	source := fmt.Sprintf(dedupPy, u.broker, u.results, when)
+	source := fmt.Sprintf(dedupPy, u.Broker, u.Results, when)
 	script := "import d; c = d.first.s(5).set(task_id='first') | d.next.s().set(task_id='next'); c.apply_async(); print('next', end='')"
 	if when == "chord" {
 		script = "import d; from celery import chord; chord([d.first.s(5).set(task_id='first'), d.next.s(6).set(task_id='next')])(d.body.s().set(task_id='body')); print('body', end='')"
