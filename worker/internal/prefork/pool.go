@@ -160,6 +160,7 @@ func (p *Pool) born(c *Child) {
 		p.hand(c)
 	}
 	p.mu.Unlock()
+	p.trim() // the pool may have shrunk meanwhile
 }
 
 // hand gives a child to who waits longest, or keeps it. The caller holds mu.
