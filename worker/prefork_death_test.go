@@ -238,7 +238,10 @@ func TestPreforkReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(program, self, 0o700); err != nil {
+	syscall.ForkLock.RLock() // a child that is being forked would have it open, and nobody could run it
+	err = os.WriteFile(program, self, 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := again(t, "parent")
