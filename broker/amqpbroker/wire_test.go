@@ -60,11 +60,12 @@ func TestOnlyWhatNewServersTake(t *testing.T) {
 	if replies, err := app.Control().Ping(ctx, control.Options{Reply: true, Limit: 1, Timeout: 10 * time.Second}); err != nil || len(replies) != 1 {
 		t.Errorf("ping: %v, %v", replies, err)
 	}
-	seen := map[string]int{}
+	seen, queues := map[string]int{}, map[string]bool{}
 	for _, m := range tp.all() {
 		seen[m.name()]++
 		switch m.name() {
 		case queueDeclare:
+			queues[strings.Fields(nameless(declaration(t, m)))[1]] = true
 			name, rest := shortstr(m.args[2:])
 			const passive, durable, exclusive = 1, 2, 4
 			if bits := rest[0]; bits&passive == 0 && bits&durable == 0 && bits&exclusive == 0 {
@@ -78,8 +79,68 @@ func TestOnlyWhatNewServersTake(t *testing.T) {
 			}
 		}
 	}
+	for _, name := range []string{"q", "celeryev.<id>", "<node>.celery.pidbox", "<id>.reply.celery.pidbox", "<id>"} { // of tasks, events, remote control, rpc
+		if !queues[name] {
+			t.Errorf("queue %s is not among those that were declared: %v", name, queues)
+		}
+	}
 	if seen[basicQos] == 0 || seen[queueDeclare] < 4 || seen["exclusive"] < 3 {
 		t.Errorf("the tap saw %v, want prefetches, queues and exclusive ones among them", seen)
+	}
+}
+
+// TestOldDeclarations: with the options for old fleets the queues of events and
+// remote control are transient and not exclusive, as Celery 5.2's, whose worker is
+// there first; both understand each other.
+func TestOldDeclarations(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	url := server.Vhost(t)
+	old := place{broker: url, backend: "rpc://", queue: "celery"}
+	testenv.CeleryWorker(t, "tasks", old.tasks(), "-P", "solo", "-n", "py@test", "-E", "--heartbeat-interval=1")
+	tp := newTap(t, server.Addr)
+	newApp := func() *lovage.App {
+		return lovage.New("proj", lovage.Config{BrokerURL: strings.Replace(url, server.Addr, tp.addr, 1), ResultBackend: "rpc://",
+			BrokerTransportOptions: map[string]any{"event_queue_exclusive": false, "control_queue_exclusive": false}}, quiet())
+	}
+	goWorkerWith(t, newApp(), func(c *worker.Config) { c.Hostname = "go@test" })
+	app := newApp()
+	defer app.Close(context.Background())
+	ctx := limit(t, 60*time.Second)
+	conn, err := app.Broker(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := events.Listen(ctx, conn, events.ListenConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	replies, err := app.Control().Ping(ctx, control.Options{Reply: true, Limit: 2, Timeout: 30 * time.Second})
+	if err != nil || len(replies) != 2 {
+		t.Errorf("ping: %v, %v, want both workers", replies, err)
+	}
+	for heard := map[string]bool{}; !heard["py@test"] || !heard["go@test"]; {
+		e, err := r.Next(ctx)
+		if err != nil {
+			t.Fatalf("heard %v: %v", heard, err)
+		}
+		heard[e.Hostname] = true
+	}
+	if raw := testenv.Python(t, ctx, map[string]string{"tasks": old.tasks()},
+		`import tasks as t; print(sorted(list(r)[0] for r in t.app.control.ping(timeout=20, limit=2)))`); strings.TrimSpace(string(raw)) != "['go@test', 'py@test']" {
+		t.Errorf("Python's ping: %s", raw)
+	}
+	kinds := map[string]bool{}
+	for _, m := range tp.all() {
+		if text := nameless(declaration(t, m)); strings.Contains(text, "durable=false exclusive=false auto_delete=true") {
+			kinds[strings.Fields(text)[1]] = true
+		}
+	}
+	for _, name := range []string{"celeryev.<id>", "<node>.celery.pidbox", "<id>.reply.celery.pidbox"} {
+		if !kinds[name] {
+			t.Errorf("%s is not declared the old way: %v", name, kinds)
+		}
 	}
 }
 
