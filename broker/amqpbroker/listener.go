@@ -1,6 +1,7 @@
 package amqpbroker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ func (c *Conn) listen(ctx context.Context, q broker.Queue) (*listener, error) {
 	l := &listener{conn: c, queue: q, done: make(chan struct{}), turn: make(chan struct{}, 1), ended: make(chan struct{}), heard: earshot.New[amqp.Delivery]()}
 	messages, err := l.open(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("listen to %q: %w", q.Exchange.Name, fault(ctx, err))
+		return nil, fmt.Errorf("listen to %q: %w", cmp.Or(q.Exchange.Name, q.Name), fault(ctx, err))
 	}
 	c.mu.Lock()
 	c.listeners[l] = struct{}{}
@@ -209,11 +210,11 @@ func (l *listener) Close() error {
 	defer cancel()
 	err := s.call(ctx, ch.Close)
 	if err != nil && s.alive() && !errors.Is(err, amqp.ErrClosed) {
-		return fmt.Errorf("stop listening to %q: %w", l.queue.Exchange.Name, fault(ctx, err))
+		return fmt.Errorf("stop listening to %q: %w", cmp.Or(l.queue.Exchange.Name, l.queue.Name), fault(ctx, err))
 	}
 	return nil
 }
 
 func (l *listener) errClosed() error {
-	return fmt.Errorf("rabbitmq broker %s: listener of %q: %w", l.conn.at.id(), l.queue.Exchange.Name, broker.ErrClosed)
+	return fmt.Errorf("rabbitmq broker %s: listener of %q: %w", l.conn.at.id(), cmp.Or(l.queue.Exchange.Name, l.queue.Name), broker.ErrClosed)
 }

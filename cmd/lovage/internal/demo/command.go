@@ -33,8 +33,8 @@ func Command() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&opts.Broker, "broker", "", "Where messages travel, with --backend; default: a temporary SQLite file.")
-	fs.StringVar(&opts.Backend, "backend", "", "Where results are stored, with --broker.")
+	fs.StringVar(&opts.Broker, "broker", "", "Where messages travel; default: a temporary SQLite file.")
+	fs.StringVar(&opts.Backend, "backend", "", "Where results are stored; default: the broker, rpc:// with RabbitMQ.")
 	fs.IntVar(&opts.Workers, "workers", 2, "Worker processes, at least 2: one is killed.")
 	fs.IntVar(&opts.Concurrency, "concurrency", 0, "Runs at once in each; default: the CPUs.")
 	fs.DurationVar(&opts.Pause, "pause", 0, "How long counting a file takes at least, to see more of a small directory.")

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,8 +110,14 @@ func Run(ctx context.Context, opts Options, stdout, stderr io.Writer) (err error
 
 // complete fills in the defaults.
 func (o *Options) complete(ctx context.Context) error {
-	if (o.Broker == "") != (o.Backend == "") {
-		return errors.New("--broker and --backend belong together: give both or none")
+	switch {
+	case o.Backend == "" && o.Broker != "":
+		o.Backend = o.Broker
+		if scheme, _, _ := strings.Cut(o.Broker, ":"); slices.Contains([]string{"amqp", "amqps", "pyamqp"}, scheme) {
+			o.Backend = "rpc://"
+		}
+	case o.Backend != "" && o.Broker == "":
+		return errors.New("--backend needs --broker: give both, or none for a temporary SQLite file")
 	}
 	if o.Workers == 0 {
 		o.Workers = 2

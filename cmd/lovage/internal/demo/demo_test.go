@@ -79,7 +79,7 @@ func TestDemoSurvivesTheKill(t *testing.T) {
 	})
 	t.Run("RabbitMQ", func(t *testing.T) {
 		t.Parallel()
-		survives(t, testenv.RabbitMQ(t).Vhost(t), "rpc://")
+		survives(t, testenv.RabbitMQ(t).Vhost(t), "") // rpc://
 	})
 	t.Run("RabbitMQAndRedis", func(t *testing.T) {
 		t.Parallel()
@@ -167,7 +167,7 @@ func TestRunRefuses(t *testing.T) {
 		want string
 	}{
 		"OneWorker":            {demo.Options{Dir: tree(t, 1), Workers: 1}, "give at least 2"},
-		"BrokerWithoutBackend": {demo.Options{Dir: tree(t, 1), Broker: "sqlite:x.db"}, "belong together"},
+		"BackendWithoutBroker": {demo.Options{Dir: tree(t, 1), Backend: "sqlite:x.db"}, "--backend needs --broker"},
 		"NoGoFiles":            {demo.Options{Dir: t.TempDir()}, "no .go files below"},
 		"NoDirectory":          {demo.Options{Dir: filepath.Join(t.TempDir(), "none")}, "no such file"},
 	} {
