@@ -106,6 +106,16 @@ func (c *Conn) declare(ch *amqp.Channel, q *broker.Queue) error {
 	if err := ch.ExchangeDeclare(delayArrival, "topic", true, false, false, true, nil); err != nil {
 		return err
 	}
+	for _, b := range bound { // it alone can tell by the headers whose a message is
+		if b.Exchange.Type != "headers" {
+			continue
+		}
+		for _, before := range []string{afterDelay, afterFine} {
+			if err := ch.ExchangeBind(b.Exchange.Name, before+exchangeWord(b.Exchange.Name)+".#", delayArrival, false, nil); err != nil {
+				return fmt.Errorf("bind exchange %q to %s: %w", b.Exchange.Name, delayArrival, err)
+			}
+		}
+	}
 	keys := delayBindings(q)
 	for i, key := range keys {
 		if err := ch.QueueBind(q.Name, key, delayArrival, i < len(keys)-1, nil); err != nil {
