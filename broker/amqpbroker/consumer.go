@@ -22,7 +22,7 @@ const (
 	patience = 20 * time.Millisecond
 	// mendPause is the first pause before a lane is opened again after an error.
 	mendPause = 50 * time.Millisecond
-	mendLimit = 5 * time.Second
+	mendLimit = 2 * time.Second
 )
 
 // Consumer takes messages. It is safe for concurrent use; calls of Claim take turns.
@@ -44,6 +44,7 @@ type Consumer struct {
 	queues []broker.Queue
 	lanes  map[string]*lane // by queue; opened by Claim
 	rest   map[*lane]bool   // retired ones with claims
+	sent   map[string]*sent // by queue
 	idle   *time.Timer      // runs while nobody claims
 	pause  time.Duration
 	again  time.Time // not before this is a lane opened again
@@ -58,7 +59,7 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 	cs := &Consumer{
 		conn: c, name: cmp.Or(cfg.Worker, "lovage"), notes: cmp.Or(cfg.Notes, &c.notes), window: min(cmp.Or(max(cfg.Window, 0), defaultWindow), 65535),
 		bell: make(chan struct{}, 1), done: make(chan struct{}), turn: make(chan struct{}, 1),
-		lanes: map[string]*lane{}, rest: map[*lane]bool{},
+		lanes: map[string]*lane{}, rest: map[*lane]bool{}, sent: map[string]*sent{},
 	}
 	cs.idle = time.AfterFunc(idle, cs.rested)
 	c.mu.Lock()
@@ -350,6 +351,17 @@ func (cs *Consumer) mend(ctx context.Context, limit int) (wait time.Duration, er
 	return wait, nil
 }
 
+func (cs *Consumer) sentFrom(queue string) *sent {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	s := cs.sent[queue]
+	if s == nil {
+		s = new(sent)
+		cs.sent[queue] = s
+	}
+	return s
+}
+
 // endLost ends all lanes of a lost connection: what they had is noted when Claim
 // tells of the loss.
 func (cs *Consumer) endLost() {
@@ -411,7 +423,7 @@ func (cs *Consumer) widen(ctx context.Context, limit int, waited time.Duration) 
 	if len(claims) > 0 {
 		return claims, 0, nil
 	}
-	return nil, 0, cs.open(ctx, limit)
+	return nil, 0, nil // the bell has rung, and mend opens them
 }
 
 // Close hands back what is claimed and ends the consumer. Closing twice is no error.

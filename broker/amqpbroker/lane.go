@@ -23,12 +23,12 @@ type lane struct {
 	tag     string        // consumer tag
 	window  int           // its prefetch, which cannot be changed
 	drained chan struct{} // closed when no more messages come
+	sent    *sent         // of all lanes of the queue
 
 	mu      sync.Mutex // guards what follows
 	ready   []*claim   // delivered and not claimed yet
 	order   []*claim   // all unsettled, in the order of their tags
 	unacked int
-	sent    sent
 	retired bool // it takes no more, and ends with its last claim
 	stopped bool // and its consumer is gone
 	closing bool // by us
@@ -52,7 +52,7 @@ func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, wi
 	if err != nil {
 		return nil, fmt.Errorf("consume from queue %q: %w", q.Name, err)
 	}
-	l := &lane{cs: cs, queue: q, s: s, tag: cs.name + "." + token(), window: window, drained: make(chan struct{})}
+	l := &lane{cs: cs, queue: q, s: s, tag: cs.name + "." + token(), window: window, drained: make(chan struct{}), sent: cs.sentFrom(q.Name)}
 	if len(l.tag) > 255 {
 		l.tag = l.tag[len(l.tag)-255:]
 	}
@@ -376,7 +376,7 @@ func (l *lane) ackOldest(acks map[*claim]*settlement) {
 func (l *lane) did(st *settlement, err error) {
 	st.claim.settled = true
 	l.unacked--
-	l.sent.add(st.claim, l.window)
+	l.sent.add(st.claim)
 	if err != nil {
 		st.err = l.lost()
 	}

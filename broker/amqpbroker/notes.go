@@ -1,6 +1,8 @@
 package amqpbroker
 
 import (
+	"sync"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
@@ -22,10 +24,11 @@ func (i identity) key(queue string) string {
 
 func key(queue string, m *amqp.Delivery) string { return identify(m).key(queue) }
 
-// sent are the last messages that a lane has settled. Nobody confirms an ack, so
-// those at the end may not have arrived when the connection is lost: no more than
-// the window, since the server would not have sent the next ones.
+// sent are the last messages of a queue that were settled, by whatever lane.
+// Nobody confirms an ack, so those at the end may not have arrived when the
+// connection is lost, and a server that dies forgets some that have.
 type sent struct {
+	mu   sync.Mutex // guards what follows
 	ring []settledOne
 	next int
 }
@@ -35,14 +38,27 @@ type settledOne struct {
 	told bool
 }
 
-func (s *sent) add(cl *claim, window int) {
+const maxSent = 512
+
+func (s *sent) add(cl *claim) {
 	it := settledOne{identify(&cl.msg), cl.told}
-	if len(s.ring) < window {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ring) < maxSent {
 		s.ring = append(s.ring, it)
 		return
 	}
 	s.ring[s.next] = it
 	s.next = (s.next + 1) % len(s.ring)
+}
+
+// take gives what is there, and forgets it.
+func (s *sent) take() []settledOne {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ring := s.ring
+	s.ring, s.next = nil, 0
+	return ring
 }
 
 // note remembers that we hand a message back; an orphan that nobody has counted
@@ -55,7 +71,7 @@ func (l *lane) note(cl *claim) {
 
 // noteLost remembers all that may come again after a loss. The caller holds l.mu.
 func (l *lane) noteLost() {
-	for _, it := range l.sent.ring {
+	for _, it := range l.sent.take() {
 		l.cs.notes.Put(it.key(l.queue.Name), it.told)
 	}
 	for _, cl := range l.open() {

@@ -1,36 +1,205 @@
 package faults_test
 
 import (
+	"fmt"
+	"net/url"
 	"strings"
 	"testing"
+	"time"
 
+	_ "github.com/lovage-go/lovage/backend/rpcbackend"
 	_ "github.com/lovage-go/lovage/broker/amqpbroker"
 	"github.com/lovage-go/lovage/internal/testenv"
 	"github.com/lovage-go/lovage/worker"
 )
 
-// rabbitmq is a broker with results in Redis, each behind a proxy of its own.
-func rabbitmq(t *testing.T) stores {
+// rabbitmq is a broker with results in Redis, each behind a proxy of its own, as
+// messages ("rpc://"), or with none ("").
+func rabbitmq(t *testing.T, server *testenv.RabbitServer, results string) stores {
 	t.Helper()
-	server, results := testenv.RabbitMQ(t), testenv.Redis(t)
-	s := redis(t, results)
-	url := server.Vhost(t)
+	s := stores{resends: true}
+	if results == "redis" {
+		s = redis(t, testenv.Redis(t))
+		s.resends = true
+	}
+	vhost := server.Vhost(t)
 	s.broker = testenv.NewProxy(t, server.Addr)
-	s.direct.BrokerURL, s.through.BrokerURL = url, strings.Replace(url, server.Addr, s.broker.Addr, 1)
-	s.resends = true
+	s.direct.BrokerURL, s.through.BrokerURL = vhost, strings.Replace(vhost, server.Addr, s.broker.Addr, 1)
+	if results != "redis" {
+		s.results = s.broker
+		s.direct.ResultBackend, s.through.ResultBackend = results, results
+		s.forgets = results == ""
+	}
 	s.through.BrokerTransportOptions = map[string]any{"heartbeat": 1}
 	return s
 }
 
+const givesBack = "RabbitMQ gives back what a lost connection has claimed"
+
 // TestRabbitMQ: the server takes back what a lost connection had claimed, at once,
-// and it runs a second time.
+// and it runs a second time. Nobody's death is counted for it.
 func TestRabbitMQ(t *testing.T) {
 	t.Parallel()
-	for _, f := range network() {
-		f.repeats = "RabbitMQ gives back what a lost connection has claimed"
-		t.Run(f.name, func(t *testing.T) {
-			t.Parallel()
-			try(t, rabbitmq(t), worker.Config{}, f)
+	for name, results := range map[string]string{"Redis": "redis", "RPC": "rpc://", "Alone": ""} {
+		for _, f := range network() {
+			f.repeats = givesBack
+			t.Run(name+"/"+f.name, func(t *testing.T) {
+				t.Parallel()
+				try(t, rabbitmq(t, testenv.RabbitMQ(t), results), worker.Config{}, f)
+			})
+		}
+	}
+}
+
+// plant is a node of its own with three workers: results in Redis, as messages and
+// none.
+type plant struct {
+	*testing.T
+	*testenv.RabbitServer
+	rigs []*rig
+	rest []func() // stops who sends tasks
+}
+
+func (s *plant) feed() {
+	for _, r := range s.rigs {
+		s.rest = append(s.rest, r.feed())
+	}
+}
+
+func (s *plant) pause() {
+	for _, stop := range s.rest {
+		stop()
+	}
+	s.rest = nil
+}
+
+func (s *plant) each(do func(r *rig, vhost string)) {
+	for _, r := range s.rigs {
+		u, err := url.Parse(r.direct.BrokerURL)
+		if err != nil {
+			s.Fatal(err)
+		}
+		do(r, strings.TrimPrefix(u.Path, "/"))
+	}
+}
+
+// logged waits until each worker has told of something.
+func (s *plant) logged(text string) {
+	s.Helper()
+	for _, r := range s.rigs {
+		r.until(60*time.Second, "the log says "+text, func() bool { return r.log.count(text) > 0 })
+	}
+}
+
+// loses deletes messages, and takes what has not ended out of the ledgers.
+func (s *plant) loses(deletes func(r *rig, vhost string)) {
+	s.pause()
+	s.each(deletes)
+	for _, r := range s.rigs {
+		r.ledger.note(func() {
+			for id := range r.ledger.sent {
+				if calls, linked := r.ledger.linked[id]; r.ledger.ends[id] == 0 || linked && len(calls) == 0 {
+					delete(r.ledger.sent, id)
+				}
+			}
 		})
+	}
+	s.feed()
+}
+
+// grant gives or takes the rights of the workers' account.
+func (s *plant) grant(what string) {
+	s.each(func(_ *rig, vhost string) { s.Control(s.T, "set_permissions", "-p", vhost, "guest", what, what, what) })
+}
+
+// TestRabbitMQServer: one fault after the other.
+func TestRabbitMQServer(t *testing.T) {
+	t.Parallel()
+	s := &plant{T: t, RabbitServer: testenv.PrivateRabbitMQ(t)}
+	// Channels look at rights and at what is claimed for too long on this tick.
+	s.Control(t, "eval", "application:set_env(rabbit, channel_tick_interval, 300).")
+	for _, results := range []string{"redis", "rpc://", ""} {
+		conf := rabbitmq(t, s.RabbitServer, results)
+		conf.forgets = results != "redis"
+		r := newRig(t, conf, worker.Config{})
+		r.start()
+		s.rigs = append(s.rigs, r)
+	}
+	s.feed()
+	defer s.pause()
+	for _, f := range []struct {
+		name string
+		do   func()
+		logs []string
+		long bool // for the full form only
+	}{
+		{"ConnectionClosed", func() {
+			s.each(func(_ *rig, vhost string) { s.Control(t, "close_all_connections", "--vhost", vhost, "by the operator") })
+		}, []string{"by the operator"}, false},
+		{"MemoryAlarm", func() {
+			s.Control(t, "set_vm_memory_high_watermark", "0.00001")
+			s.logged("low on memory")
+			s.Control(t, "set_vm_memory_high_watermark", "0.9")
+		}, []string{"RabbitMQ takes messages again"}, false},
+		{"DiskAlarm", func() {
+			s.Control(t, "set_disk_free_limit", "1000000GB")
+			s.logged("low on disk")
+			s.Control(t, "set_disk_free_limit", "1000000")
+		}, nil, true},
+		{"QueueDeleted", func() {
+			s.loses(func(r *rig, vhost string) { s.Control(t, "delete_queue", "q", "--vhost", vhost) })
+		}, []string{"the queue was deleted"}, false},
+		{"NoPermission", func() {
+			s.grant("none")
+			s.logged("ACCESS_REFUSED")
+			s.grant(".*")
+		}, nil, false},
+		{"ConsumerTimeout", func() {
+			s.Control(t, "eval", "application:set_env(rabbit, consumer_timeout, 500).")
+			s.each(func(_ *rig, vhost string) {
+				s.Control(t, "close_all_connections", "--vhost", vhost, "for new channels")
+			})
+			s.logged("PRECONDITION_FAILED - delivery acknowledgement on channel")
+			s.Control(t, "eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
+			s.each(func(_ *rig, vhost string) {
+				s.Control(t, "close_all_connections", "--vhost", vhost, "for new channels")
+			})
+		}, nil, true},
+		{"VhostDeleted", func() {
+			s.loses(func(_ *rig, vhost string) { s.Control(t, "delete_vhost", vhost) })
+			s.logged("RabbitMQ refuses this virtual host")
+			s.each(func(_ *rig, vhost string) {
+				s.Control(t, "add_vhost", vhost)
+				s.Control(t, "set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+			})
+		}, nil, true},
+		{"NodeStopped", func() {
+			s.Control(t, "stop_app")
+			s.Control(t, "start_app")
+		}, nil, true},
+		{"NodeKilled", func() {
+			s.Stop(t)
+			s.Start(t)
+		}, nil, false},
+	} {
+		if f.long && !*full {
+			continue
+		}
+		var before []tally
+		for _, r := range s.rigs {
+			before = append(before, r.tally())
+		}
+		f.do()
+		for i, r := range s.rigs {
+			took := r.consumes(f.name)
+			r.report(fmt.Sprintf("RabbitMQServer/%s/%s", f.name, []string{"Redis", "RPC", "Alone"}[i]), took, before[i])
+		}
+		for _, text := range f.logs {
+			s.logged(text)
+		}
+	}
+	s.pause()
+	for _, r := range s.rigs {
+		r.settled(fault{repeats: givesBack})
 	}
 }

@@ -57,7 +57,7 @@ func TestRedisWaits(t *testing.T) {
 			r.ledger.wait(time.Second, func() bool { ended = r.ledger.ended[name]; return !ended.IsZero() })
 			late := a.at.Sub(ended)
 			t.Logf("told %v after the task had ended", late.Round(time.Millisecond))
-			if late > 2*time.Second+within {
+			if late > 2*time.Second+within() {
 				t.Errorf("told %v after the task had ended", late)
 			}
 		})
