@@ -14,6 +14,7 @@ import (
 type method struct {
 	class, id uint16
 	args      []byte
+	conn      int // the connection, in the order in which they were made
 }
 
 func (m method) name() string { return fmt.Sprintf("%d.%d", m.class, m.id) }
@@ -45,7 +46,7 @@ func newTap(t *testing.T, target string) *tap {
 	tp := &tap{addr: l.Addr().String()}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for {
+		for n := 0; ; n++ {
 			c, err := l.Accept()
 			if err != nil {
 				return
@@ -56,14 +57,14 @@ func newTap(t *testing.T, target string) *tap {
 				continue
 			}
 			wg.Go(func() { io.Copy(c, s); c.Close() })
-			wg.Go(func() { tp.pass(c, s); s.Close() })
+			wg.Go(func() { tp.pass(n, c, s); s.Close() })
 		}
 	})
 	t.Cleanup(func() { l.Close(); wg.Wait() })
 	return tp
 }
 
-func (tp *tap) pass(r io.Reader, w io.Writer) {
+func (tp *tap) pass(conn int, r io.Reader, w io.Writer) {
 	if _, err := io.CopyN(w, r, 8); err != nil { // the protocol header
 		return
 	}
@@ -76,7 +77,7 @@ func (tp *tap) pass(r io.Reader, w io.Writer) {
 		if _, err := io.ReadFull(r, payload); err != nil {
 			return
 		}
-		if head[0] == 1 && tp.keep(method{binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:]), payload[4 : len(payload)-1]}) {
+		if head[0] == 1 && tp.keep(method{binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:]), payload[4 : len(payload)-1], conn}) {
 			continue
 		}
 		if _, err := w.Write(append(head[:], payload...)); err != nil {
