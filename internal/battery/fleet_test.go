@@ -270,7 +270,9 @@ func (f *fleet) stop() {
 		select {
 		case <-w.gone:
 		case <-time.After(60 * time.Second):
-			f.Fatalf("a worker did not end on SIGTERM:\n%s", tail(f.dir))
+			_ = w.cmd.Process.Signal(syscall.SIGQUIT) // its stacks
+			<-w.gone
+			f.Fatalf("a %s worker did not end on SIGTERM:\n%s", w.role.Pool, tail(f.dir))
 		}
 	}
 	f.wakes.Wait()

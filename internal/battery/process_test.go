@@ -154,5 +154,5 @@ func logOf(dir string) string { return cmp.Or(*keep, filepath.Join(dir, "log")) 
 
 func tail(dir string) string {
 	data, _ := os.ReadFile(logOf(dir))
-	return string(data[max(0, len(data)-4000):])
+	return string(data[max(0, len(data)-16_000):])
 }

@@ -5,6 +5,7 @@ package pool
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -22,7 +23,9 @@ type Pool[T any] struct {
 	waiting queue[T]
 	back    []chan struct{} // runs that want the slot back that they lent
 	closed  bool            // nothing is started any more
-	idle    []chan T        // goroutines that wait for their next item
+	idle    []chan T        // goroutines that wait for their next item, the first one longest
+	spare   int             // of them, that were not needed since the last look
+	rests   int             // since the last look
 }
 
 // New returns a pool of size slots. The goroutines that it starts end with Close
@@ -83,6 +86,7 @@ func (p *Pool[T]) launch(it T) {
 	if n := len(p.idle); n > 0 {
 		p.idle[n-1] <- it
 		p.idle = p.idle[:n-1]
+		p.spare = min(p.spare, n-1)
 		return
 	}
 	go p.serve(it)
@@ -91,6 +95,19 @@ func (p *Pool[T]) launch(it T) {
 // keep is the number of goroutines that wait beyond two for each slot: about as
 // many as have their finishes in one commit.
 const keep = 256
+
+// look is the number of items after which it is looked for goroutines that none
+// of them needed: a burst leaves some, as when a store has been away.
+const look = 1024
+
+// trim ends the spare goroutines. The caller holds mu.
+func (p *Pool[T]) trim() {
+	for _, ch := range p.idle[:p.spare] {
+		close(ch)
+	}
+	p.idle = slices.Delete(p.idle, 0, p.spare)
+	p.spare, p.rests = len(p.idle), 0
+}
 
 // serve starts one item after the other. More goroutines are kept than there
 // are slots, since a run may go on without its slot.
@@ -116,6 +133,9 @@ func (p *Pool[T]) serve(it T) {
 			return
 		}
 		p.idle = append(p.idle, next)
+		if p.rests++; p.rests >= look {
+			p.trim()
+		}
 		p.mu.Unlock()
 		var ok bool
 		if it, ok = <-next; !ok {
@@ -184,7 +204,7 @@ func (p *Pool[T]) Close() []T {
 	for _, ch := range p.idle {
 		close(ch)
 	}
-	p.idle = nil
+	p.idle, p.spare = nil, 0
 	return p.withdraw(func(T) bool { return true })
 }
 

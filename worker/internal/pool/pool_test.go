@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -167,5 +168,38 @@ func TestPool(t *testing.T) {
 			t.Error("Changed did not ring")
 		}
 		b.p.Close()
+	})
+}
+
+// TestBurst: runs that gave their slots away end late and all at once, as when a
+// store has been away. The goroutines that nobody needs after that are ended.
+func TestBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p *pool.Pool[int]
+		back := make(chan struct{})
+		p = pool.New(1, func(n int) (keeps bool) {
+			p.Release()
+			if n < 0 {
+				<-back
+			}
+			return false
+		})
+		before := runtime.NumGoroutine()
+		for n := range 100 {
+			p.Put(-1 - n)
+			synctest.Wait()
+		}
+		if n := runtime.NumGoroutine() - before; n != 100 {
+			t.Errorf("%d goroutines for 100 runs", n)
+		}
+		close(back)
+		for n := range 3000 {
+			p.Put(n)
+			synctest.Wait()
+		}
+		if n := runtime.NumGoroutine() - before; n > 2 {
+			t.Errorf("%d goroutines are left, and runs come one after the other", n)
+		}
+		p.Close()
 	})
 }
