@@ -22,11 +22,11 @@ others=$(grep '^| ' docs/soak.md 2>/dev/null | grep -v -e "^| $store |" -e '^| s
 	echo 'buffers of a connection for each loss 22 MiB, a connection that is not closed 360 goroutines.'
 	echo 'Written by `make soak` (`DURATION`, `STORE`); `make test` runs the same code for 15 s and counts goroutines.'
 	echo
-	echo '| store | of | tasks | minutes | losses | mean | slope an hour | commit |'
+	echo '| store | of | tasks | minutes | losses | mean | slope an hour | ended, UTC |'
 	echo '|---|---|---|---|---|---|---|---|'
 	{
 		if [ -n "$others" ]; then echo "$others"; fi
-		grep -o 'soak {.*}' "$log" | sed -E 's/soak \{"store": "([^"]*)", "what": "([^"]*)", "tasks": ([0-9]+), "minutes": ([0-9.]+), "drops": ([0-9]+), "mean": ([0-9.]+), "slope": (-?[0-9.]+)\}/| \1 | \2 | \3 | \4 | \5 | \6 | \7 | '"$(git rev-parse --short HEAD)"' |/'
+		grep -o 'soak {.*}' "$log" | sed -E 's/soak \{"store": "([^"]*)", "what": "([^"]*)", "tasks": ([0-9]+), "minutes": ([0-9.]+), "drops": ([0-9]+), "mean": ([0-9.]+), "slope": (-?[0-9.]+)\}/| \1 | \2 | \3 | \4 | \5 | \6 | \7 | '"$(date -u '+%Y-%m-%d %H:%M')"' |/'
 	} | sort
 } > docs/soak.md.new
 mv docs/soak.md.new docs/soak.md
