@@ -39,6 +39,7 @@ type workerFlags struct {
 	exclude      []string
 	noHeartbeat  bool
 	noMingle     bool
+	noGossip     bool
 	heartbeat    int
 	ignoredText  map[string]*string
 	ignoredFlags map[string]*bool
@@ -101,8 +102,7 @@ func (f *workerFlags) declare(cmd *cobra.Command) {
 	text("include", "I", "COMMA SEPARATED LIST", "Accepted; a Go program has all its tasks.")
 
 	g.title = "Features"
-	var none bool
-	g.flag(&none, "without-gossip", "", "Accepted; workers do not gossip.")
+	g.flag(&f.noGossip, "without-gossip", "", "Do not listen to other workers' events, and take no part in elections.")
 	g.flag(&f.noMingle, "without-mingle", "", "Ask no other worker at the start what it has revoked and which tasks it knows.")
 	g.flag(&f.noHeartbeat, "without-heartbeat", "", "Send no heartbeats; monitors will not see the worker.")
 	g.number(&f.heartbeat, "heartbeat-interval", "", "INTEGER", "Seconds between heartbeats. Default: 2.")
@@ -207,7 +207,7 @@ func (f *workerFlags) config(conf lovage.Config) (worker.Config, error) {
 	c := worker.Config{
 		Pool: pool, MaxTasksPerChild: f.maxTasks, MaxMemoryPerChild: f.maxMemory,
 		Hostname: f.hostname, Concurrency: f.concurrency, Queues: f.queues, ExcludeQueues: f.exclude,
-		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, WithoutMingle: f.noMingle, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second,
+		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, WithoutMingle: f.noMingle, WithoutGossip: f.noGossip, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second,
 		Purge: f.purge, Health: f.health, StateDB: f.stateDB,
 	}
 	if f.autoscale != "" { // it was checked

@@ -48,7 +48,7 @@ func builtin() []Command {
 		{Name: "disable_events", Help: "Send no more events of tasks; heartbeats go on.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
 			return taskEvents(n, false)
 		}},
-		{Name: "election", Help: "Hold an election among Python's workers.", Args: []string{"id", "topic"},
+		{Name: "election", Help: "Hold an election: one worker does what the topic is for.", Args: []string{"id", "topic"},
 			Params: []Param{{Name: "id", Must: true}, {Name: "topic", Must: true}, {Name: "action"}}, Run: election},
 		{Name: "enable_events", Help: "Send the events of tasks.", Run: func(_ context.Context, n Node, _ Args) (any, error) {
 			return taskEvents(n, true)
@@ -131,15 +131,17 @@ func taskEvents(n Node, on bool) (any, error) {
 	return OK("task events already %s", word), nil
 }
 
-// election is heard and left to others: a Go worker does not gossip, and stands
-// for no election.
-func election(_ context.Context, _ Node, a Args) (any, error) {
-	for _, name := range [...]string{"id", "topic"} {
-		if _, err := a.Texts(name); err != nil {
-			return nil, err
-		}
+// election lets the node stand in an election, if it gossips.
+func election(ctx context.Context, n Node, a Args) (any, error) {
+	id, err := a.Text("id")
+	if err != nil {
+		return nil, err
 	}
-	return nil, nil
+	topic, err := a.Text("topic")
+	if err != nil {
+		return nil, err
+	}
+	return nil, n.Elect(ctx, id, topic, json.RawMessage(a["action"]))
 }
 
 func memsample(context.Context, Node, Args) (any, error) { return megabytes(proc.RSS()), nil }

@@ -110,6 +110,15 @@ func (c *Client) CancelConsumer(ctx context.Context, queue string, o Options) ([
 	return c.Broadcast(ctx, "cancel_consumer", map[string]any{"queue": queue}, o)
 }
 
+// Election lets the workers that gossip elect one, the lowest logical clock among
+// them, which then does what the topic is for: task sends the signature that is
+// the action; other topics are the programs' own. Nobody confirms it, and as in
+// Celery it is a best effort: when a worker or a connection is lost just then, none
+// may win, or two.
+func (c *Client) Election(ctx context.Context, id, topic string, action any, o Options) ([]Reply, error) {
+	return c.Broadcast(ctx, "election", map[string]any{"id": id, "topic": topic, "action": action}, o)
+}
+
 // EnableEvents lets workers send the events of tasks.
 func (c *Client) EnableEvents(ctx context.Context, o Options) ([]Reply, error) {
 	return c.Broadcast(ctx, "enable_events", nil, o)

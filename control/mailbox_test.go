@@ -91,17 +91,18 @@ func (n *node) CancelConsumer(_ context.Context, queue string) error {
 	n.say("cancel %s", queue)
 	return nil
 }
-func (n *node) Shutdown(reason string)                                 { n.say("shutdown %s", reason) }
-func (n *node) Active(bool) []control.TaskInfo                         { return nil }
-func (n *node) Queues() []broker.Queue                                 { return nil }
-func (n *node) SendTaskEvents(bool) bool                               { return true }
-func (n *node) Heartbeat()                                             { n.say("heartbeat") }
-func (n *node) Scheduled(context.Context) ([]control.Scheduled, error) { return nil, nil }
-func (n *node) Settings(bool) map[string]any                           { return nil }
-func (n *node) Report() string                                         { return "report" }
-func (n *node) Reserved() []control.TaskInfo                           { return nil }
-func (n *node) Registered() []control.TaskType                         { return nil }
-func (n *node) Stats() map[string]any                                  { return map[string]any{} }
+func (n *node) Elect(context.Context, string, string, json.RawMessage) error { return nil }
+func (n *node) Shutdown(reason string)                                       { n.say("shutdown %s", reason) }
+func (n *node) Active(bool) []control.TaskInfo                               { return nil }
+func (n *node) Queues() []broker.Queue                                       { return nil }
+func (n *node) SendTaskEvents(bool) bool                                     { return true }
+func (n *node) Heartbeat()                                                   { n.say("heartbeat") }
+func (n *node) Scheduled(context.Context) ([]control.Scheduled, error)       { return nil, nil }
+func (n *node) Settings(bool) map[string]any                                 { return nil }
+func (n *node) Report() string                                               { return "report" }
+func (n *node) Reserved() []control.TaskInfo                                 { return nil }
+func (n *node) Registered() []control.TaskType                               { return nil }
+func (n *node) Stats() map[string]any                                        { return map[string]any{} }
 
 // fleet is a broker with nodes on it and a client.
 type fleet struct {

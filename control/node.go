@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -67,6 +68,8 @@ type Node interface {
 	SendTaskEvents(on bool) bool
 	// Heartbeat sends a heartbeat event now.
 	Heartbeat()
+	// Elect takes part in an election; action is what the winner of its topic gets.
+	Elect(ctx context.Context, id, topic string, action json.RawMessage) error
 	// Shutdown stops the worker, warm.
 	Shutdown(reason string)
 

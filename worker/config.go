@@ -65,6 +65,11 @@ type Config struct {
 	// for a second in the background, what they have revoked, which tasks they
 	// know and which queues they consume.
 	WithoutMingle bool
+	// WithoutGossip listens to no other worker's events: nobody joins, leaves or is
+	// lost, and the worker takes no part in elections.
+	WithoutGossip bool
+	// Gossip is what is done with them.
+	Gossip Gossip
 	// Purge deletes what waits in the queues before the worker starts.
 	Purge bool
 	// SoftShutdownTimeout is the time that runs get when a cold shutdown is

@@ -108,6 +108,9 @@ func (w *Worker) serve(ctx context.Context, l *link, healthy func()) error {
 	if w.commands != nil {
 		w.group.Go(func() { w.obey(ctx, l) })
 	}
+	if w.gossips() {
+		w.group.Go(func() { w.listenToPeers(ctx, l) })
+	}
 	watch := time.NewTicker(w.cfg.StallTimeout / 4)
 	defer watch.Stop()
 	answered := l.answered

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -270,6 +271,10 @@ func (w *Worker) consumeFrom(ctx context.Context, change func([]broker.Queue) []
 	w.queues = after
 	w.mu.Unlock()
 	return nil
+}
+
+func (n remote) Elect(ctx context.Context, id, topic string, action json.RawMessage) error {
+	return n.w.stand(ctx, id, topic, action)
 }
 
 func (n remote) Shutdown(reason string) {

@@ -23,7 +23,7 @@ type Step struct {
 	Name string
 	// Requires are the names of steps that start before this one and stop after
 	// it: the program's own, or those of the worker (Timer, StateDB, Pool, Autoscaler, Events) or of
-	// the consumer (Connection, Control, Tasks). Steps that require nothing of
+	// the consumer (Connection, Tasks, Control, Gossip). Steps that require nothing of
 	// each other start in the order of their declaration.
 	Requires []string
 	// Start begins what the step is for and returns; ctx ends just before Stop is
@@ -193,5 +193,6 @@ func (w *Worker) connected() *blueprint {
 		{Step: Step{Name: "Connection"}},
 		{Step: Step{Name: "Tasks", Requires: []string{"Connection"}}},
 		{Step: Step{Name: "Control", Requires: []string{"Tasks"}}, optional: true, off: !*w.conf.WorkerEnableRemoteControl},
+		{Step: Step{Name: "Gossip", Requires: []string{"Tasks"}}, optional: true, off: w.cfg.WithoutGossip},
 	}}
 }

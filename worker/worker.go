@@ -69,6 +69,7 @@ type Worker struct {
 	db         stateDB
 	recalled   atomic.Bool // what the result store had is among the revokes
 	fleet      fleet
+	gossip     gossip
 	strays     strays
 	asking     context.Context // of questions to other workers; set by Run
 	suspects   suspects
@@ -125,6 +126,7 @@ func New(app *lovage.App, cfg Config) *Worker {
 	w.revokes = revoked{most: most, keep: conf.WorkerRevokeExpires, changed: changed}
 	w.stamps = revoked{most: most, keep: conf.WorkerRevokeExpires, changed: changed}
 	w.keeper = keeper{most: most, wake: make(chan struct{}, 1)}
+	w.gossip.peers, w.gossip.ballots = map[string]Peer{}, map[string]*ballot{}
 	w.db = stateDB{path: w.cfg.StateDB, wake: changed}
 	slots := or(w.cfg.Autoscale.Min, w.cfg.Concurrency)
 	w.pool = pool.New(slots, (*job).run)
@@ -296,9 +298,9 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 	return nil
 }
 
-// hasEvents: remote control may switch them on.
+// hasEvents: remote control may switch them on, and gossip answers by them.
 func (w *Worker) hasEvents() bool {
-	return w.cfg.TaskEvents || !w.cfg.WithoutHeartbeat || *w.conf.WorkerEnableRemoteControl
+	return w.cfg.TaskEvents || !w.cfg.WithoutHeartbeat || w.gossips() || *w.conf.WorkerEnableRemoteControl
 }
 
 // openBackend opens the result store, waiting for one that is away as it does

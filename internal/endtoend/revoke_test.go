@@ -83,7 +83,10 @@ func TestRevokes(t *testing.T) {
 		},
 	}
 	for name, open := range brokers {
-		stores[name] = func(t *testing.T) lovage.Config { url := open(t); return lovage.Config{BrokerURL: url, ResultBackend: url} }
+		stores[name] = func(t *testing.T) lovage.Config {
+			url := open(t)
+			return lovage.Config{BrokerURL: url, ResultBackend: url}
+		}
 	}
 	for name, open := range stores {
 		t.Run(name, func(t *testing.T) {
