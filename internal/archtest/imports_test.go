@@ -50,7 +50,7 @@ var rules = []rule{
 	{Packages: []string{"backend/rpcbackend"}, May: with(wire, "broker", "backend"), Never: []string{store}},
 	{Packages: []string{"broker", "backend"}, May: wire, Never: []string{store}},
 	{Packages: []string{"memory"}, May: with(wire, "broker", "backend"), Never: []string{store}},
-	{Packages: []string{"events", "control"}, May: with(wire, "broker"), Never: []string{store}},
+	{Packages: []string{"events", "control", "migrate"}, May: with(wire, "broker"), Never: []string{store}},
 	{Packages: []string{"."}, May: with(wire, "broker", "backend", "events", "control"), Never: []string{store}},
 	{Packages: []string{"worker/..."}, May: with(core, "worker/..."), Never: []string{store}},
 	{Packages: []string{"beat/..."}, May: with(core, "beat/..."), Never: []string{store}},
