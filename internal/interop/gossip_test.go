@@ -91,7 +91,7 @@ func TestInteropGossip(t *testing.T) {
 			t.Parallel()
 			p := &party{heard: map[string]bool{}, change: make(chan struct{})}
 			goWorker := func(name string) {
-				app := lovage.New("go", lovage.Config{BrokerURL: u.broker, ResultBackend: u.results, TaskDefaultQueue: "go"})
+				app := lovage.New("go", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results, TaskDefaultQueue: "go"})
 				lovage.Func(app, "t.elected", func(ctx context.Context, _ lovage.Args) (string, error) {
 					return "Go ran " + lovage.RequestFrom(ctx).ID, nil
 				})
@@ -99,7 +99,7 @@ func TestInteropGossip(t *testing.T) {
 			}
 			goWorker("go1@host")
 			goWorker("go2@host")
-			source := strings.NewReplacer("BROKER", u.broker, "RESULTS", u.results).Replace(gossipProject)
+			source := strings.NewReplacer("BROKER", u.Broker, "RESULTS", u.Results).Replace(gossipProject)
 			py := testenv.CeleryWorker(t, "proj", source, "-P", "solo", "-n", "py@host", "-l", "DEBUG")
 			python := testenv.StartPython(t, map[string]string{"proj": source}, gossipClient)
 			p.hears(t, "go1@host: joined go2@host")
@@ -109,7 +109,7 @@ func TestInteropGossip(t *testing.T) {
 				waitLog(t, py, name+"@host joined the party")
 			}
 
-			client := lovage.New("client", lovage.Config{BrokerURL: u.broker, ResultBackend: u.results})
+			client := lovage.New("client", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results})
 			t.Cleanup(func() { _ = client.Close(context.Background()) })
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
