@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +19,7 @@ import (
 // note is what a process tells the ledger: a step of a task.
 type note struct {
 	ID, Step string
-	Again    bool // not the first run of the message
+	From     string // the request, as one process has it
 	Retries  int
 	Losses   int
 }
@@ -37,8 +38,7 @@ func tell(ledger string, r *lovage.Request, step string) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	d := r.Delivery
-	if err := json.NewEncoder(c).Encode(note{r.ID, step, d.Redelivered || r.Retries > 0, r.Retries, d.Losses}); err != nil {
+	if err := json.NewEncoder(c).Encode(note{r.ID, step, fmt.Sprintf("%d/%p", os.Getpid(), r), r.Retries, r.Delivery.Losses}); err != nil {
 		return "", err
 	}
 	answer, err := bufio.NewReader(c).ReadString('\n')
@@ -53,7 +53,6 @@ type ledger struct {
 
 	mu    sync.Mutex // guards what follows
 	tasks map[string]*account
-	over  bool          // what comes now is no first run
 	gate  chan struct{} // closed when those on hold may go on
 	news  chan struct{} // closed at each note
 }
@@ -62,9 +61,19 @@ type ledger struct {
 type account struct {
 	steps  []string // of the first run
 	runs   int
-	back   *note  // the first note of the next run
-	state  string // what the store had then
+	again  map[string]bool // by request: of a later run
+	back   *note           // the first note of the next run
+	state  string          // what the store had then
 	events []string
+}
+
+// later reports whether a note is of a later run. Who first speaks of a message
+// that has run begins one; the end of a run may be told by another process.
+func (a *account) later(n note) bool {
+	if n.Step == "task_received" || n.Step == "task_prerun" {
+		a.again[n.From] = a.runs > 0
+	}
+	return a.again[n.From]
 }
 
 // openLedger serves a ledger until the test ends.
@@ -114,24 +123,23 @@ func (l *ledger) enter(n note) string {
 	l.mu.Lock()
 	a := l.tasks[n.ID]
 	if a == nil {
-		a = &account{}
+		a = &account{again: map[string]bool{}}
 		l.tasks[n.ID] = a
 	}
-	again := n.Again || l.over
+	again := a.later(n)
 	if again && a.back == nil {
 		a.back, a.state = &n, l.state(n.ID)
 	}
-	first := n.Step == stepRun && !again
-	switch {
-	case again && n.Step == stepRun:
-		a.back.Losses = max(a.back.Losses, n.Losses)
-		a.runs++
-	case !again:
+	if !again {
 		a.steps = append(a.steps, n.Step)
-		if first {
-			a.runs++
+	}
+	if n.Step == stepRun {
+		a.runs++
+		if again {
+			a.back.Losses = max(a.back.Losses, n.Losses)
 		}
 	}
+	first := n.Step == stepRun && !again
 	close(l.news)
 	l.news = make(chan struct{})
 	l.mu.Unlock()
@@ -150,13 +158,6 @@ func (l *ledger) open() {
 	default:
 		close(l.gate)
 	}
-}
-
-// end says that no first run comes any more.
-func (l *ledger) end() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.over = true
 }
 
 // wait waits until it is so.

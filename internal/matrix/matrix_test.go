@@ -119,7 +119,6 @@ func testStop(t *testing.T, p place, s stores, e end) {
 	}
 	x.w.Stop(how)
 	x.ended()
-	x.ledger.end()
 	x.ledger.open()
 	x.succeed()
 	x.listen(2)
@@ -134,7 +133,6 @@ func testKill(t *testing.T, p place, s stores, e end) {
 	x.ledger.wait(t, "all run", x.ledger.running(x.cells))
 	x.hearStarted()
 	first.Kill()
-	x.ledger.end()
 	x.ledger.open()
 	x.succeed()
 	x.listen(1)

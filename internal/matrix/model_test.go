@@ -138,10 +138,12 @@ func (c cell) fate(k kind, p place) string {
 		}
 	case aReject:
 		return deadLetter
-	case aRequeue, aHandBack:
+	case aRequeue:
 		return inQueue
-	case noEnd:
-		if c.end == lost || c.end == killed {
+	case aHandBack, noEnd:
+		// RabbitMQ does not tell the next worker a message that was given back from
+		// one whose holder died.
+		if c.end == lost || c.end == killed || c.end != cut && p.broker == "rabbitmq" {
 			return redelivered
 		}
 		return inQueue
