@@ -88,7 +88,7 @@ func TestAnnotationNames(t *testing.T) {
 	w := newWorld(t, lovage.Config{TaskAnnotations: map[string]map[string]any{"*": attrs}})
 	s := lovage.Func(w.app, "t.add", add).Definition().Settings()
 	want := lovage.TaskSettings{AcksLate: true, MaxWorkerLosses: 1, MaxRetries: 3, DefaultRetryDelay: 3 * time.Minute, RateLimit: "2.5",
-		SoftTimeLimit: time.Second, IgnoreResult: true, StoreErrorsEvenIfIgnored: true, ResultReprMaxSize: 5}
+		SoftTimeLimit: time.Second, OwnSoftTimeLimit: true, IgnoreResult: true, StoreErrorsEvenIfIgnored: true, ResultReprMaxSize: 5}
 	equal(t, "settings", s, want)
 	var got lovage.BeforeTaskPublish
 	w.app.Signals.BeforeTaskPublish.Connect(func(_ context.Context, e lovage.BeforeTaskPublish) { got = e })

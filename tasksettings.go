@@ -18,7 +18,11 @@ type TaskSettings struct {
 
 	TimeLimit     time.Duration // 0: none
 	SoftTimeLimit time.Duration
-	RateLimit     string // "" or "0": none
+	// OwnTimeLimit and OwnSoftTimeLimit: the limit is the task's own, none is one
+	// too, and a worker's does not replace it.
+	OwnTimeLimit     bool
+	OwnSoftTimeLimit bool
+	RateLimit        string // "" or "0": none
 
 	IgnoreResult             bool
 	StoreErrorsEvenIfIgnored bool
@@ -49,6 +53,8 @@ func (d *Definition) settings() TaskSettings {
 		DefaultRetryDelay:        or(o.retryDelay, defaultRetryDelay),
 		TimeLimit:                limit(or(o.timeLimit, c.TaskTimeLimit)),
 		SoftTimeLimit:            limit(or(o.softLimit, c.TaskSoftTimeLimit)),
+		OwnTimeLimit:             o.timeLimit != nil,
+		OwnSoftTimeLimit:         o.softLimit != nil,
 		RateLimit:                or(o.rateLimit, c.TaskDefaultRateLimit),
 		IgnoreResult:             or(o.ignoreResult, c.TaskIgnoreResult),
 		StoreErrorsEvenIfIgnored: or(o.storeErrors, c.TaskStoreErrorsEvenIfIgnored),

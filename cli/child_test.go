@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 		<-ctx.Done()
 		return "", context.Cause(ctx)
 	})
+	lovage.Func(app, "proj.deaf", func(context.Context, struct{}) (string, error) { select {} }, lovage.TimeLimit(500*time.Millisecond))
 	cli.Main(app)
 }
 
@@ -218,6 +219,26 @@ func TestSecondSignalIsCold(t *testing.T) {
 	}
 	if code, out, _ := p.run("queues", "celery", "-j"); code != 0 || !strings.Contains(out, `"ready":1,"claimed":0`) {
 		t.Errorf("queues: exit code %d, %q; want the message back in its queue", code, out)
+	}
+}
+
+// TestStuckTasksEndTheWorker: what ignores its hard limit cannot be killed in a
+// goroutine. A supervisor learns by the exit code that a fresh process is wanted.
+func TestStuckTasksEndTheWorker(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	w := p.worker("-c", "1", "--stuck-limit=2")
+	for range 2 {
+		if code, _, _ := p.run("call", "proj.deaf"); code != cli.ExitOK {
+			t.Fatalf("call: exit code %d, want 0", code)
+		}
+	}
+	if code := w.wait(); code != cli.ExitStuck {
+		t.Errorf("exit code %d, want 75:\n%s", code, w.output())
+	}
+	w.sees("too many runs ignore their hard time limit")
+	if code, out, _ := p.run("queues", "celery", "-j"); code != 0 || !strings.Contains(out, `"ready":0,"claimed":0`) {
+		t.Errorf("queues: exit code %d, %q; want nothing left", code, out)
 	}
 }
 

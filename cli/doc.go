@@ -37,6 +37,8 @@
 //	2    wrong usage: unknown command or flag, bad value
 //	69   not available: no worker answered, no result yet, the broker or the
 //	     result store cannot be reached
+//	75   the worker stopped since too many tasks run on past their hard time limit
+//	     (--stuck-limit): start it anew
 //	130  interrupted from the keyboard
 //
 // Results go to standard output, everything else to standard error. Commands

@@ -21,6 +21,7 @@ const (
 	ExitFailure     = 1
 	ExitUsage       = 2
 	ExitUnavailable = 69
+	ExitStuck       = 75
 	ExitInterrupted = 130
 )
 

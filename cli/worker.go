@@ -120,7 +120,9 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 		}
 		ctx = context.WithoutCancel(ctx)
 	}
-	if err := w.Run(ctx); err != nil {
+	if err := w.Run(ctx); errors.Is(err, worker.ErrStuck) {
+		return &exitError{ExitStuck, err}
+	} else if err != nil {
 		return err
 	}
 	if cold {

@@ -31,6 +31,7 @@ type workerFlags struct {
 	autoscale    string
 	pool         string
 	maxTasks     int
+	stuck        int
 	maxMemory    int
 	events       bool
 	hard, soft   float64
@@ -91,6 +92,7 @@ func (f *workerFlags) declare(cmd *cobra.Command) {
 	g.alias("task-events", "events")
 	g.float(&f.hard, "time-limit", "", "FLOAT", "Enables a hard time limit (in seconds) for tasks.")
 	g.float(&f.soft, "soft-time-limit", "", "FLOAT", "Enables a soft time limit (in seconds) for tasks.")
+	g.number(&f.stuck, "stuck-limit", "", "INTEGER", "Stop with exit code 75, for a supervisor to start anew, when so many tasks run on past their hard time limit. Default: ten for each slot.")
 	g.number(&f.maxTasks, "max-tasks-per-child", "", "INTEGER", "Replace a child of the prefork pool after so many tasks.")
 	g.number(&f.maxMemory, "max-memory-per-child", "", "INTEGER", "Replace a child above so many KiB of memory, when its task has ended.")
 
@@ -205,7 +207,7 @@ func (f *workerFlags) config(conf lovage.Config) (worker.Config, error) {
 		return worker.Config{}, err
 	}
 	c := worker.Config{
-		Pool: pool, MaxTasksPerChild: f.maxTasks, MaxMemoryPerChild: f.maxMemory,
+		Pool: pool, MaxTasksPerChild: f.maxTasks, StuckLimit: f.stuck, MaxMemoryPerChild: f.maxMemory,
 		Hostname: f.hostname, Concurrency: f.concurrency, Queues: f.queues, ExcludeQueues: f.exclude,
 		TaskEvents: f.events, WithoutHeartbeat: f.noHeartbeat, WithoutMingle: f.noMingle, WithoutGossip: f.noGossip, HeartbeatInterval: time.Duration(f.heartbeat) * time.Second,
 		Purge: f.purge, Health: f.health, StateDB: f.stateDB,

@@ -66,6 +66,7 @@ func (n remote) Stats() map[string]any {
 		"pool": map[string]any{
 			"implementation": "lovage:" + w.cfg.Pool, "max-concurrency": size, "processes": w.processes(),
 			"max-tasks-per-child": perChild(w.cfg.MaxTasksPerChild), "put-guarded-by-semaphore": false,
+			"stuck":    w.count.stuck.Load(),
 			"timeouts": [2]float64{max(w.conf.TaskSoftTimeLimit, 0).Seconds(), max(w.conf.TaskTimeLimit, 0).Seconds()},
 		},
 		"broker": n.broker(), "rusage": proc.Rusage(),

@@ -328,7 +328,9 @@ func (j *job) tooLate() error {
 // limit arms the time limits: the message's own, else the task's, else the
 // worker's. The clock starts now, when the run does.
 func (j *job) limit(now time.Time) {
-	soft, hard := or(j.r.SoftLimit, time.Duration(j.s.soft.Load())), or(j.r.TimeLimit, time.Duration(j.s.hard.Load()))
+	set := &j.s.set
+	soft := limitOf(&j.s.soft, j.r.SoftLimit, set.OwnSoftTimeLimit, set.SoftTimeLimit)
+	hard := limitOf(&j.s.hard, j.r.TimeLimit, set.OwnTimeLimit, set.TimeLimit)
 	if soft > 0 {
 		j.soft = j.w.alarms.add(now.Add(soft), func() {
 			j.w.log.Warn("Soft time limit ("+soft.String()+") exceeded for "+j.r.Task+"["+j.r.ID+"]", "task", j.r.Task, "id", j.r.ID)

@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -58,6 +59,11 @@ func TestLimits(t *testing.T) {
 			if s := x.w.Stats(); s.Stuck != 1 || s.SlotsUsed != 0 {
 				t.Errorf("stats: got %+v, want one stuck and no slot used", s)
 			}
+			var shown struct{ Pool struct{ Stuck int } }
+			replies, err := x.app.Control().Inspect(x.t.Context(), "stats", nil, one)
+			if err != nil || len(replies) != 1 || replies[0].Decode(&shown) != nil || shown.Pool.Stuck != 1 {
+				t.Errorf("inspect stats: got %+v, %v; want one stuck", replies, err)
+			}
 			pause(time.Hour)
 			if s := x.w.Stats(); s.Stuck != 0 || s.Succeeded != 1 {
 				t.Errorf("stats: got %+v, want none stuck and one success", s)
@@ -105,6 +111,58 @@ func TestLimits(t *testing.T) {
 			x.wantState(byWorker, "")
 			pause(10 * time.Second)
 			x.wantState(byWorker, lovage.Failure)
+		})
+	})
+	t.Run("TheTasksOwnLimitHolds", func(t *testing.T) {
+		t.Parallel()
+		var same, none, plain *lovage.Handle[Order, string]
+		in(t, setup{conf: lovage.Config{TaskSoftTimeLimit: 30 * time.Second}, cfg: worker.Config{SoftTimeLimit: 10 * time.Second}, tasks: func(app *lovage.App) {
+			same = lovage.Func(app, "t.same", obey, lovage.SoftTimeLimit(30*time.Second))
+			none = lovage.Func(app, "t.none", obey, lovage.SoftTimeLimit(lovage.NoLimit))
+			plain = lovage.Func(app, "t.plain", obey)
+		}}, func(x *world) {
+			ofTask, without, ofWorker := delay(x, same, Order{"wait"}), delay(x, none, Order{"wait"}), delay(x, plain, Order{"wait"})
+			pause(11 * time.Second)
+			x.wantState(ofWorker, lovage.Failure) // the flag, before the setting
+			x.wantState(ofTask, "")               // though it is the setting's
+			pause(20 * time.Second)
+			x.wantState(ofTask, lovage.Failure)
+			pause(time.Hour)
+			x.wantState(without, "")
+			x.w.Revoke(true, without)
+			pause(time.Second)
+		})
+	})
+	t.Run("ChangedAtRunTime", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		in(t, setup{cfg: worker.Config{SoftTimeLimit: 30 * time.Second}, tasks: func(app *lovage.App) {
+			h = lovage.Func(app, "t.obey", obey, lovage.SoftTimeLimit(20*time.Second))
+		}}, func(x *world) {
+			set := func(soft time.Duration) {
+				replies, err := x.app.Control().TimeLimit(x.t.Context(), "t.obey", soft, 0, one)
+				if err != nil || len(replies) != 1 || !strings.Contains(string(replies[0].Value), "time limits set successfully") {
+					t.Fatalf("time_limit: got %+v, %v", replies, err)
+				}
+			}
+			before := delay(x, h, Order{"wait"})
+			pause(time.Second)
+			set(5 * time.Second)
+			after, own := delay(x, h, Order{"wait"}), delay(x, h, Order{"wait"}, lovage.SoftTimeLimit(10*time.Second))
+			pause(6 * time.Second)
+			x.wantState(after, lovage.Failure)
+			x.wantState(own, "") // the message's own comes first
+			pause(5 * time.Second)
+			x.wantState(own, lovage.Failure)
+			x.wantState(before, "") // it had begun
+			pause(10 * time.Second)
+			x.wantState(before, lovage.Failure)
+			set(0) // back to the worker's, as in Celery
+			last := delay(x, h, Order{"wait"})
+			pause(29 * time.Second)
+			x.wantState(last, "")
+			pause(2 * time.Second)
+			x.wantState(last, lovage.Failure)
 		})
 	})
 	t.Run("StuckRunsStopTheWorker", func(t *testing.T) {

@@ -23,6 +23,16 @@ type strategy struct {
 	done       *atomic.Int64
 }
 
+// limitOf is a time limit of a message: its own, else what there is now. A client
+// that knows the task sends the declared limit with each call; that is no word of
+// the caller's, or it could not be changed at run time.
+func limitOf(now *atomic.Int64, own time.Duration, declares bool, declared time.Duration) time.Duration {
+	if own > 0 && !(declares && own == declared) {
+		return own
+	}
+	return time.Duration(now.Load())
+}
+
 // strategies builds one for each task; a rate limit that cannot be read is an
 // error here and not at the first message.
 func (w *Worker) buildStrategies() error {
@@ -31,10 +41,10 @@ func (w *Worker) buildStrategies() error {
 		set := d.Settings()
 		s := &strategy{set: set, done: w.count.task(d.Name())}
 		soft, hard := set.SoftTimeLimit, set.TimeLimit
-		if w.cfg.SoftTimeLimit > 0 && soft == max(conf.TaskSoftTimeLimit, 0) {
+		if w.cfg.SoftTimeLimit > 0 && !set.OwnSoftTimeLimit {
 			soft = w.cfg.SoftTimeLimit
 		}
-		if w.cfg.TimeLimit > 0 && hard == max(conf.TaskTimeLimit, 0) {
+		if w.cfg.TimeLimit > 0 && !set.OwnTimeLimit {
 			hard = w.cfg.TimeLimit
 		}
 		s.soft.Store(int64(soft))
