@@ -140,6 +140,7 @@ func (w *Worker) cold() {
 	grace := time.NewTimer(w.cfg.Grace)
 	defer grace.Stop()
 	w.await(grace.C)
+	last := w.cfg.Grace
 	for _, j := range w.snapshot() {
 		if !j.phase.CompareAndSwap(running, abandoned) {
 			continue // its effects wait for the store: its claim goes back unsettled
@@ -151,9 +152,12 @@ func (w *Worker) cold() {
 		} else {
 			w.count.stuck.Add(1)
 		}
+		if j.settled.Load() {
+			last = w.cfg.Grace + closeTimeout // its hooks may need a new child
+		}
 		w.abandon(j, text)
 	}
-	grace.Reset(w.cfg.Grace)
+	grace.Reset(last)
 	w.await(grace.C)
 }
 

@@ -52,8 +52,8 @@ type settings struct {
 
 var settingNames = [...]string{"acks_late", "acks_on_failure_or_timeout", "reject_on_worker_lost", "store_errors_even_if_ignored", "ignore_result"}
 
-func (s *settings) fields() [5]*bool {
-	return [...]*bool{&s.late, &s.acks, &s.again, &s.errors, &s.ignore}
+func (s *settings) fields() []*bool {
+	return []*bool{&s.late, &s.acks, &s.again, &s.errors, &s.ignore}
 }
 
 // String is the settings as part of a task's name: 1 is on, in the order of

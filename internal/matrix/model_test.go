@@ -141,9 +141,9 @@ func (c cell) fate(k kind, p place) string {
 	case aRequeue:
 		return inQueue
 	case aHandBack, noEnd:
-		// RabbitMQ does not tell the next worker a message that was given back from
-		// one whose holder died.
-		if c.end == lost || c.end == killed || c.end != cut && p.broker == "rabbitmq" {
+		// RabbitMQ cannot write into a message that it takes back: the loss of a child
+		// is counted in the result store, and the next run is not told.
+		if c.end == killed || c.end == lost && p.broker != "rabbitmq" {
 			return redelivered
 		}
 		return inQueue
