@@ -86,7 +86,6 @@ func rabbitWorker(ctx context.Context, o *options, r *report) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", p.name(), err)
 			}
-			r.progress(fmt.Sprintf("  %s: %s tasks/s", p.name(), number(d.rate())))
 			r.drained(what+p.name(), d)
 		}
 	}
@@ -154,7 +153,6 @@ func flatAt(ctx context.Context, o *options, r *report, peers []peer, n int, las
 				return fmt.Errorf("backlog of %d: %s: %w", n, p.name(), err)
 			}
 			name := fmt.Sprintf("backlog of %d: %s", n, p.name())
-			r.progress(fmt.Sprintf("  %s: %s tasks/s", name, number(d.rate())))
 			r.drained(name, d)
 			if last && p.name() == "lovage" {
 				r.add(name+", RSS after", "MiB", d.rss)

@@ -158,7 +158,6 @@ func redisWorker(ctx context.Context, o *options, r *report) error {
 				if err != nil {
 					return fmt.Errorf("%s: %w", p.name(), err)
 				}
-				r.progress(fmt.Sprintf("  %s, results %v: %s tasks/s", p.name(), results, number(d.rate())))
 				r.drained(withResults(results)+": "+p.name(), d)
 			}
 		}
@@ -208,7 +207,6 @@ func redisFlat(ctx context.Context, o *options, r *report) error {
 			if err != nil {
 				return err
 			}
-			r.progress(fmt.Sprintf("  backlog %d: %s tasks/s", n, number(d.rate())))
 			name := fmt.Sprintf("backlog of %d: lovage", n)
 			r.drained(name, d)
 			if n*10 > most {

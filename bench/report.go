@@ -144,6 +144,7 @@ func (r *report) below(name string, bound float64) {
 
 // drained adds the figures of an emptied backlog.
 func (r *report) drained(name string, d drained) {
+	r.progress(fmt.Sprintf("  %s: %s tasks/s; worker %s, server %s us/task", name, number(d.rate()), number(d.worker), number(d.server)))
 	r.add(name, "tasks/s", d.rate())
 	r.add(name+", worker CPU", "us/task", d.worker)
 	r.add(name+", server CPU", "us/task", d.server)

@@ -2,6 +2,7 @@ package amqpbroker_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -30,7 +31,7 @@ func TestETAIsRunOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPlace(t)
-			const wait = 3 * time.Second
+			const wait = 8 * time.Second // for Python and a worker to start in
 			tp := newTap(t, server.Addr)
 			tp.drop = basicAck
 			var runs atomic.Int32
@@ -47,8 +48,8 @@ func TestETAIsRunOnce(t *testing.T) {
 				lovage.Func(app, "go.add", func(context.Context, addArgs) (int, error) { return int(runs.Add(1)), nil })
 				return app
 			}
-			ctx := limit(t, 28*time.Second)
-			testenv.Python(t, ctx, map[string]string{"tasks": p.tasks()}, laterPy, "3")
+			ctx := limit(t, time.Minute)
+			testenv.Python(t, ctx, map[string]string{"tasks": p.tasks()}, laterPy, fmt.Sprint(wait.Seconds()))
 			due := time.After(wait)
 			there := node(strings.Replace(p.broker, server.Addr, tp.addr, 1))
 			victim := worker.New(there, worker.Config{Hostname: "victim@%h", Concurrency: 1})
