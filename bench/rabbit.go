@@ -30,7 +30,7 @@ func rabbitEnqueue(ctx context.Context, o *options, r *report) error {
 	if err != nil {
 		return err
 	}
-	for range 3 * o.rounds {
+	for range 2 * o.rounds {
 		for _, p := range append(bestOnes(peers), bareRabbit{title: "raw client"}) {
 			many := 12_800
 			if p.name() == "celery best" {
@@ -124,7 +124,7 @@ func rabbitFlat(ctx context.Context, o *options, r *report) error {
 			return err
 		}
 	}
-	r.note("Of a backlog on RabbitMQ up to 20,000 tasks are taken at a time, and what was taken of a long one is not replaced.")
+	r.note("Of a backlog on RabbitMQ up to 15,000 tasks are taken at a time, and what was taken of a long one is not replaced.")
 	for n := 10_000; n <= most; n *= 10 {
 		r.atLeast(fmt.Sprintf("backlog of %d: lovage", n), "backlog of 1000: lovage", 0.85)
 	}
@@ -138,7 +138,7 @@ func flatAt(ctx context.Context, o *options, r *report, peers []peer, n int, las
 	}
 	defer opened.close()
 	q := opened.(*rabbitQueue)
-	take, times := min(n, 20_000), max(1, min(10, 10_000/n))
+	take, times := min(n, 15_000), max(1, min(5, 10_000/n))
 	if n > take { // a backlog that lasts for all rounds
 		began := time.Now()
 		if _, err := q.fill(ctx, n, ""); err != nil {
