@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -61,8 +62,22 @@ func TestETAFromPythonLetsOthersPass(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatalf("%d of %d plain tasks ran within %v behind %d that have to wait", ran.Load(), plain, patience, n)
 	}
-	t.Logf("%d plain tasks behind %d for tomorrow ran within %v", plain, n, time.Since(start).Round(time.Millisecond))
+	t.Logf("%d plain tasks behind %d for tomorrow ran within %v, the worker's process has %d MiB", plain, n, time.Since(start).Round(time.Millisecond), rss(t))
 	if early.Load() > 0 {
 		t.Errorf("%d tasks for tomorrow ran today", early.Load())
 	}
+}
+
+// rss is what this process has of memory, in MiB; 0 where nobody tells.
+func rss(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, resident int
+	if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
+		t.Fatal(err)
+	}
+	return resident * os.Getpagesize() >> 20
 }

@@ -13,7 +13,7 @@ import (
 // must sends a task.
 func (r *rig) must(id string, d time.Duration) {
 	r.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := r.send(ctx, id, d, true); err != nil {
 		r.Fatal(err)

@@ -75,11 +75,7 @@ func (s *plant) pause() {
 
 func (s *plant) each(do func(r *rig, vhost string)) {
 	for _, r := range s.rigs {
-		u, err := url.Parse(r.direct.BrokerURL)
-		if err != nil {
-			s.Fatal(err)
-		}
-		do(r, strings.TrimPrefix(u.Path, "/"))
+		do(r, vhostOf(s.T, r))
 	}
 }
 
@@ -202,4 +198,13 @@ func TestRabbitMQServer(t *testing.T) {
 	for _, r := range s.rigs {
 		r.settled(fault{repeats: givesBack})
 	}
+}
+
+func vhostOf(t *testing.T, r *rig) string {
+	t.Helper()
+	u, err := url.Parse(r.direct.BrokerURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimPrefix(u.Path, "/")
 }

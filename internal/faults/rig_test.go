@@ -190,8 +190,8 @@ func (r *rig) start() {
 	case err := <-ended:
 		ended <- err
 		r.Fatalf("worker: %v", err)
-	case <-time.After(20 * time.Second):
-		r.Fatalf("the worker is not ready after 20 s:\n%s", r.tail())
+	case <-time.After(60 * time.Second):
+		r.Fatalf("the worker is not ready after 60 s:\n%s", r.tail())
 	}
 }
 
