@@ -40,7 +40,7 @@ const givesBack = "RabbitMQ gives back what a lost connection has claimed"
 // and it runs a second time. Nobody's death is counted for it.
 func TestRabbitMQ(t *testing.T) {
 	t.Parallel()
-	for name, results := range map[string]string{"Redis": "redis", "RPC": "rpc://", "Alone": ""} {
+	for name, results := range map[string]string{"Redis": "redis"} {
 		for _, f := range network() {
 			f.repeats = givesBack
 			t.Run(name+"/"+f.name, func(t *testing.T) {
