@@ -190,3 +190,23 @@ type TxPublisher interface {
 
 // Confirmer tells whether publishes are confirmed by the broker.
 type Confirmer interface{ Confirms() bool }
+
+// Consoler lets a person do the protocol's operations one by one.
+type Consoler interface {
+	Console(ctx context.Context) (Console, error)
+}
+
+// Console is one such session, for one goroutine. What it has taken and not
+// acknowledged goes back when it is closed.
+type Console interface {
+	// Commands lists the operations, in the order of their names.
+	Commands() []ConsoleCommand
+	// Do carries one out and says what came of it. An operation that there is not,
+	// or with the wrong number of arguments, is an error that says what there is.
+	Do(ctx context.Context, name string, args ...string) (string, error)
+	Close() error
+}
+
+// ConsoleCommand is an operation: its name, and its arguments for people, with
+// those in brackets that may be left out.
+type ConsoleCommand struct{ Name, Args string }

@@ -24,7 +24,7 @@ type globals struct {
 // later are Celery's commands that this program does not have, with what to do
 // instead.
 var later = map[string]string{
-	"amqp": "use the broker's own tools", "beat": "", "events": "",
+	"beat": "", "events": "",
 	"list": "use queues and tasks", "logtool": "",
 	"shell": "use a Go test or go run", "upgrade": "settings keep their old names too; a warning tells the new one", "flower": "",
 }
@@ -63,7 +63,7 @@ func (s *session) root() *cobra.Command {
 		add(s.own)
 	}
 	root.PersistentFlags().AddFlagSet(s.own)
-	root.AddCommand(s.callCommand(), s.controlCommand(), s.deadCommand(), s.graphCommand(), s.inspectCommand(), s.migrateCommand(), s.multiCommand(),
+	root.AddCommand(s.amqpCommand(), s.callCommand(), s.controlCommand(), s.deadCommand(), s.graphCommand(), s.inspectCommand(), s.logtoolCommand(), s.migrateCommand(), s.multiCommand(),
 		s.purgeCommand(), s.queueCommand(), s.queuesCommand(), s.reportCommand(), s.resultCommand(), s.statusCommand(),
 		s.tasksCommand(), s.versionCommand(), s.workerCommand(), s.workerHealthCommand())
 	root.AddCommand(s.extra...)
