@@ -183,6 +183,9 @@ func TestSourcesConvert(t *testing.T) {
 		{"broker_transport_options", `{"visibility_timeout": 60}`, map[string]any{"visibility_timeout": 60}},
 		{"broker_transport_options", map[any]any{"a": uint64(1)}, map[string]any{"a": 1}},
 		{"broker_url", []any{"redis://a", "redis://b"}, "redis://a;redis://b"},
+		{"broker_use_ssl", "yes", true}, {"broker_use_ssl", true, true},
+		{"broker_use_ssl", `{"ca_certs": "/ca.pem", "cert_reqs": 2, "keyfile": "/key.pem"}`, map[string]any{"ca_certs": "/ca.pem", "cert_reqs": 2, "keyfile": "********"}},
+		{"broker_heartbeat", 0, time.Duration(lovage.NoLimit)}, {"redis_port", "6380", 6380}, {"control_queue_ttl", nil, time.Duration(lovage.NoLimit)},
 		{"task_default_delivery_mode", "1", 1}, {"task_default_priority", 0, 0},
 		{"CELERY_ACKS_LATE", false, false}, {"CELERYD_CONCURRENCY", 3, 3}, {"BROKER_URL", "memory://", "memory://"},
 		{"CELERY_TASK_SERIALIZER", "yaml", "yaml"}, {"TASK_SERIALIZER", "yaml", "yaml"},
@@ -228,6 +231,9 @@ func TestWrongValuesAreErrors(t *testing.T) {
 		{"task_protocol", 3, `got "3", want one of 1, 2`},
 		{"accept_content", map[string]any{}, "got a map, want a list of texts"},
 		{"broker_transport_options", "a=1", "got a text, want a map, as a JSON object"},
+		{"broker_use_ssl", "maybe", "want true, false, or a map of keyfile"},
+		{"redis_password", map[string]any{"x": "hunter2"}, "got a map, want a text"},
+		{"task_default_queue_type", "quorom", `got "quorom", want one of classic, quorum; did you mean quorum?`},
 		{"task_queues", []any{map[string]any{"nmae": "x"}}, `queue 1: there is no option "nmae"`},
 		{"task_queues", []any{map[string]any{"name": "x", "max_priority": -1}}, "max_priority: got the number -1, want a number that is not negative"},
 		{"task_routes", []any{"proj.routers.Router"}, "give the app a router function"},
@@ -321,6 +327,7 @@ func TestFilesAndPrecedence(t *testing.T) {
 			}
 			env := []string{
 				"CELERY_BROKER_URL=memory://celery", "LOVAGE_BROKER_URL=memory://env", "LOVAGE_RESULT_BACKEND=",
+				`CELERY_BROKER_TRANSPORT_OPTIONS={"visibility_timeout": 60, "sentinel_kwargs": {"password": "p"}}`,
 				"CELERY_CONFIG_MODULE=proj.celeryconfig", "CELERY_WORKER_CONCURENCY=2", "PATH=/bin",
 			}
 			ws, err := cfg.LoadEnv(env)
@@ -334,9 +341,12 @@ func TestFilesAndPrecedence(t *testing.T) {
 			for _, s := range cfg.Table(false) {
 				got = append(got, fmt.Sprint(s.Name, " ", s.Source))
 			}
-			want := []string{"broker_url environment", "result_expires " + path, "task_default_queue " + path, "task_routes " + path, "task_serializer code", "worker_concurrency command line"}
+			want := []string{"broker_transport_options environment", "broker_url environment", "result_expires " + path, "task_default_queue " + path, "task_routes " + path, "task_serializer code", "worker_concurrency command line"}
 			if !slices.Equal(got, want) {
 				t.Errorf("got %q, want %q", got, want)
+			}
+			if kw, _ := cfg.BrokerTransportOptions["sentinel_kwargs"].(map[string]any); kw["password"] != "p" || cfg.BrokerTransportOptions["visibility_timeout"] != 60 {
+				t.Errorf("a nested value of the environment: %v", cfg.BrokerTransportOptions)
 			}
 			if cfg.BrokerURL != "memory://env" || cfg.TaskDefaultQueue != "file" || cfg.ResultExpires != time.Minute || cfg.WorkerConcurrency != 3 {
 				t.Errorf("got %+v", cfg)
@@ -425,6 +435,37 @@ func TestResolve(t *testing.T) {
 		if _, err := lovage.Resolve(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got error %v, want one with %q", err, want)
 		}
+	}
+}
+
+// TestSettingsReachTheDrivers: as transport options, which win where they say so.
+func TestSettingsReachTheDrivers(t *testing.T) {
+	t.Parallel()
+	tls := map[string]any{"ca_certs": "/ca.pem"}
+	r, err := lovage.Resolve(lovage.Config{
+		BrokerUseSSL: tls, RedisBackendUseSSL: map[string]any{}, BrokerHeartbeat: lovage.NoLimit, TaskQueueMaxPriority: 9, EventQueueTTL: time.Minute,
+		BrokerTransportOptions: map[string]any{"event_queue_ttl": 7, "visibility_timeout": 60}, RedisSocketConnectTimeout: lovage.NoLimit, RedisPassword: "p",
+		ResultBackendTransportOptions: map[string]any{"global_keyprefix": "x"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]any{
+		"ssl": tls, "heartbeat": time.Duration(0), "max_priority": 9, "event_queue_ttl": 7, "visibility_timeout": 60,
+		"control_queue_ttl": 5 * time.Minute, "delayed_queue_type": "quorum", "login_method": nil,
+	} {
+		if got := r.BrokerTransportOptions[name]; !reflect.DeepEqual(got, want) {
+			t.Errorf("the broker's option %s is %#v, want %#v", name, got, want)
+		}
+	}
+	for name, want := range map[string]any{"ssl": map[string]any{}, "password": "p", "port": nil, "global_keyprefix": "x", "socket_timeout": 10 * time.Second, "socket_connect_timeout": 24 * time.Hour} {
+		if got := r.ResultBackendTransportOptions[name]; !reflect.DeepEqual(got, want) {
+			t.Errorf("the result store's option %s is %#v, want %#v", name, got, want)
+		}
+	}
+	_, err = lovage.Resolve(lovage.Config{ControlQueueDurable: new(true)})
+	if err == nil || !strings.Contains(err.Error(), "control_queue_durable and control_queue_exclusive are both true") {
+		t.Errorf("a queue that is durable and exclusive: got %v", err)
 	}
 }
 

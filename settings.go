@@ -261,6 +261,9 @@ func (row *Setting) shown(v reflect.Value) any {
 	if v.Kind() == reflect.Pointer && !v.IsNil() {
 		v = v.Elem()
 	}
+	if row.Type == "bool" && v.Kind() == reflect.Map && v.Len() == 0 { // broker_use_ssl
+		return !v.IsNil()
+	}
 	if v.Kind() != reflect.Bool && v.IsZero() {
 		if v.Kind() == reflect.Pointer {
 			return nil

@@ -47,13 +47,13 @@ func TestSettingsOnRabbitMQ(t *testing.T) {
 			"task_default_queue_type": "quorum", "task_create_missing_queue_type": "quorum", "task_queue_max_priority": 7,
 			"task_create_missing_queue_exchange_type": "topic", "broker_native_delayed_delivery_queue_type": "classic",
 			"event_queue_prefix": "ev", "event_queue_exclusive": false, "event_queue_durable": true, "event_queue_expires": 90, "event_queue_ttl": 2.5,
-			"control_queue_exclusive": false, "control_queue_expires": 20, "control_queue_ttl": "none",
+			"control_queue_exclusive": false, "control_queue_durable": true, "control_queue_expires": 20, "control_queue_ttl": "none",
 			"broker_heartbeat": 7, "broker_login_method": "AMQPLAIN",
 		}, map[string]string{
 			"celery": "quorum [] true false", "made": "quorum [] true false", "named": "classic [x-max-priority:7] true false",
 			"celery_delayed_3": "classic [x-message-ttl:8000] true false",
 			"ev.*":             "classic [x-expires:90000 x-message-ttl:2500] true false",
-			"*.celery.pidbox":  "classic [x-expires:20000] false false",
+			"*.celery.pidbox":  "classic [x-expires:20000] true false",
 		}, "7 AMQPLAIN"},
 	} {
 		t.Run(name, func(t *testing.T) {
