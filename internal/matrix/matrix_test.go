@@ -155,7 +155,6 @@ func testCut(t *testing.T, p place, s stores, e end) {
 	x.send()
 	x.ledger.wait(t, "all run", x.ledger.running(x.cells))
 	x.proxy.Drop()
-	x.until("the worker is connected again", func() bool { return x.w.Stats().Rebuilt > 0 })
 	x.ledger.wait(t, "what the broker takes back has come again", func() bool {
 		for _, c := range x.cells {
 			if expect(c, p).Fate != acked && x.ledger.tasks[c.id()].back == nil {
@@ -170,20 +169,6 @@ func testCut(t *testing.T, p place, s stores, e end) {
 	x.ended()
 	x.listen(1)
 	x.compare()
-}
-
-// until waits until it is so.
-func (x *world) until(what string, is func() bool) {
-	x.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for late := time.After(patience); !is(); {
-		select {
-		case <-tick.C:
-		case <-late:
-			x.Fatalf("not so after %v: %s: %+v\n%s", patience, what, x.w.Stats(), x.log.tail())
-		}
-	}
 }
 
 // succeed has another worker do what is left.
