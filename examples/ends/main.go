@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	_ "github.com/lovage-go/lovage/backend/redisbackend"
+	_ "github.com/lovage-go/lovage/broker/amqpbroker"
+	_ "github.com/lovage-go/lovage/broker/redisbroker"
 	"github.com/lovage-go/lovage/cli"
 	_ "github.com/lovage-go/lovage/embedded"
 )
@@ -70,12 +73,12 @@ func (*task) Run(ctx context.Context, in Ends) (string, error) {
 	return "done", nil
 }
 
-func newApp() *lovage.App {
-	app := lovage.New("ends", lovage.Config{})
-	lovage.Register(app, "ends.run", &task{})
-	return app
+func declare(app *lovage.App) *lovage.Class[*task, Ends, string] {
+	return lovage.Register(app, "ends.run", &task{})
 }
 
 func main() {
-	cli.Main(newApp())
+	app := lovage.New("ends", lovage.Config{})
+	declare(app)
+	cli.Main(app)
 }
