@@ -298,6 +298,9 @@ type Config struct {
 	// WorkerHealth is where a worker serves /livez and /readyz; see
 	// worker.Config. Default: nowhere. A setting of ours.
 	WorkerHealth string
+	// WorkerProcAliveTimeout is the time from the start of a child of the prefork
+	// pool to its first word. Default 30 s.
+	WorkerProcAliveTimeout time.Duration
 	// WorkerStateDB is a file that keeps over restarts what a worker has been told
 	// to revoke, and its logical clock; see worker.Config. Default: none.
 	WorkerStateDB string

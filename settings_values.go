@@ -364,6 +364,7 @@ type resolved struct {
 	WorkerStateDB                                string
 	WorkerRevokesMax                             int
 	WorkerRevokeExpires                          time.Duration
+	WorkerProcAliveTimeout                       time.Duration
 	WorkerPidfile                                string
 	WorkerLogfile                                string
 	WorkerUID                                    string

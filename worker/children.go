@@ -50,7 +50,7 @@ func (w *Worker) settleRunners(ctx context.Context) error {
 	}
 	w.children = prefork.New(prefork.Config{
 		App: w.app, Log: w.log, Size: size, Hostname: w.cfg.Hostname, Tasks: theirs, Env: w.cfg.ChildEnv,
-		MaxTasks: w.cfg.MaxTasksPerChild, MaxMemory: w.cfg.MaxMemoryPerChild, Close: closeTimeout,
+		MaxTasks: w.cfg.MaxTasksPerChild, MaxMemory: w.cfg.MaxMemoryPerChild, Alive: w.conf.WorkerProcAliveTimeout, Close: closeTimeout,
 	})
 	for name, s := range w.strategies { // Celery's own tasks too: they may call errbacks
 		if all || slices.Contains(theirs, name) {

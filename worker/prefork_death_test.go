@@ -170,6 +170,18 @@ func TestPreforkStrangers(t *testing.T) {
 	}
 }
 
+// TestPreforkSilence has a child whose main never comes to the worker's Run.
+func TestPreforkSilence(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{WorkerProcAliveTimeout: 200 * time.Millisecond}, worker.Config{}, roleKey+"=hang")
+	if err := y.w.Run(context.Background()); err == nil || !strings.Contains(err.Error(), "did not answer within 200ms (worker_proc_alive_timeout)") {
+		t.Errorf("Run: got %v, want an error that tells the timeout", err)
+	}
+	if left := childrenOf(os.Getpid(), y.ledger); len(left) > 0 {
+		t.Errorf("children left: %v", left)
+	}
+}
+
 // TestPreforkCrashLoop has children that die as soon as they are ready.
 func TestPreforkCrashLoop(t *testing.T) {
 	t.Parallel()

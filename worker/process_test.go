@@ -31,6 +31,8 @@ func TestMain(m *testing.M) {
 		fmt.Printf("child=%t left=%q is=%t\n", lovage.IsChild(), os.Getenv(proc.ChildKey), errors.Is(err, worker.ErrChild))
 	case "parent":
 		os.Exit(yardParent())
+	case "hang": // until its parent kills it
+		<-time.After(time.Hour)
 	case "quit":
 		os.Exit(4)
 	case "yard":

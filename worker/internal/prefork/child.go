@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	helloTimeout = 30 * time.Second       // from the start of a child to its greeting
 	dieTimeout   = 500 * time.Millisecond // for the signal that was asked for; SIGKILL follows
 	lastRead     = 5 * time.Second        // from the end of the wire to that of the process
 )
@@ -104,8 +103,8 @@ func (p *Pool) spawn(ctx context.Context, index int) (*Child, error) {
 	p.group.Go(c.output.run)
 	first := make(chan error, 4) // a greeting, Init, and an end
 	p.group.Go(func() { c.listen(first) })
-	hello := time.AfterFunc(helloTimeout, func() {
-		c.fail(first, fmt.Errorf("it did not answer within %s: main must come to the worker's Run in the children of its pool too", helloTimeout))
+	hello := time.AfterFunc(p.cfg.Alive, func() {
+		c.fail(first, fmt.Errorf("it did not answer within %s (worker_proc_alive_timeout): main must come to the worker's Run in the children of its pool too", p.cfg.Alive))
 	})
 	defer hello.Stop()
 	for step := 0; ; step++ {

@@ -40,6 +40,7 @@ type Config struct {
 	// MaxMemory is the resident memory, in KiB, above which a child is replaced
 	// when its run has ended; 0: no limit.
 	MaxMemory int
+	Alive     time.Duration // from the start of a child to its greeting
 	Close     time.Duration // that a child has for Close
 }
 
