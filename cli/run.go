@@ -83,7 +83,9 @@ func Run(ctx context.Context, app *lovage.App, args []string, stdin io.Reader, s
 		err = closeErr
 	}
 	if s.process && errors.Is(err, worker.ErrRestart) {
-		err = place.Restart()
+		if err = nil; ctx.Err() == nil { // else a word to stop came when nobody else heard it any more
+			err = place.Restart()
+		}
 	}
 	return s.report(ctx, err)
 }
