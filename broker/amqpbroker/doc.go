@@ -30,8 +30,8 @@
 //
 // RabbitMQ says redelivered after a hand-back and after a death alike. So
 // Orphaned is set after both, but for what this Conn itself has handed back, and
-// a loss may be counted for a message that was only handed back. The result store
-// counts losses by task id; for one that cannot, rpc://, they are counted in the
+// a loss may be counted for a message that was only handed back, and one missed
+// for each worker that has handed it back before. The result store counts losses by task id; for one that cannot, rpc://, they are counted in the
 // message, which goes to the end of its queue for that, see [Consumer.MarkLoss].
 //
 // # Delay
