@@ -29,6 +29,7 @@ type process struct {
 type state struct {
 	Used, Active, Reserved, Finishing, Stuck int
 	Goroutines                               int
+	Fixed                                    int // goroutines that run no task and wait for none
 	Ran                                      int64
 }
 

@@ -140,7 +140,7 @@ func (f *fleet) soak(proxies []*testenv.Proxy, every time.Duration) *sampler {
 				f.Fatalf("a %s worker has ended:\n%s", w.role.Pool, tail(f.dir))
 			}
 			if f.Drops <= 2 {
-				s.early[i] = append(s.early[i], now.Goroutines)
+				s.early[i] = append(s.early[i], now.Fixed)
 			}
 			if hours < soak.Hours()/5 {
 				continue
@@ -170,7 +170,7 @@ func (f *fleet) rested(s *sampler) {
 		most := s.early[i][len(s.early[i])/2] + f.Drops
 		f.until(fmt.Sprintf("a %s worker with at most %d goroutines", w.role.Pool, most), func() bool {
 			now, ok := w.ask(f.T)
-			return ok && now.Goroutines <= most
+			return ok && now.Fixed <= most
 		})
 	}
 }

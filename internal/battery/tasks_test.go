@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -195,12 +196,24 @@ func runWorker(r role) error {
 func tell(w *worker.Worker, asked <-chan os.Signal) {
 	for range asked {
 		s := w.Stats()
-		b, err := json.Marshal(state{s.SlotsUsed, s.Active, s.Reserved, s.Finishing, s.Stuck, runtime.NumGoroutine(), s.Processed})
+		b, err := json.Marshal(state{s.SlotsUsed, s.Active, s.Reserved, s.Finishing, s.Stuck, runtime.NumGoroutine(), fixed(), s.Processed})
 		if err != nil {
 			panic(err)
 		}
 		fmt.Println(string(b))
 	}
+}
+
+// fixed counts the goroutines that are not of the pool, which keeps some for the
+// next burst.
+func fixed() (n int) {
+	buf := make([]byte, 1<<20)
+	for _, stack := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if !strings.Contains(stack, "worker/internal/pool.") {
+			n++
+		}
+	}
+	return n
 }
 
 // send sends a task, with what its fate asks for.
