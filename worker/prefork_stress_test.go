@@ -58,7 +58,7 @@ func TestPreforkStress(t *testing.T) {
 			t.Fatalf("not done: %+v %+v\n%s", l, y.w.Stats(), tail(y.log.String()))
 		}
 		<-tick.C
-		if time.Since(began) > killFor {
+		if time.Since(began) > killFor && kills >= 5 { // a busy machine kills late
 			continue
 		}
 		if kids := childrenOf(os.Getpid(), y.ledger); len(kids) > 0 && syscall.Kill(kids[rnd.IntN(len(kids))], syscall.SIGKILL) == nil {
