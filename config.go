@@ -264,6 +264,9 @@ type Config struct {
 	// WorkerMaxMemoryPerChild replaces a child whose resident memory, in KiB, is
 	// above it when a run has ended. Default: never.
 	WorkerMaxMemoryPerChild int
+	// WorkerDisablePrefetch lets a worker claim a message only when a slot is free.
+	// Default false.
+	WorkerDisablePrefetch *bool
 	// WorkerDisableRateLimits ignores rate limits. Default false.
 	WorkerDisableRateLimits *bool
 	// WorkerDeduplicateSuccessfulTasks looks for the result of a task whose message

@@ -138,7 +138,7 @@ var settingRows = append(storeRows[:len(storeRows):len(storeRows)], []Setting{
 	{Name: "worker_deduplicate_successful_tasks", Old: "CELERYD_DEDUPLICATE_SUCCESSFUL_TASKS", Field: "WorkerDeduplicateSuccessfulTasks", Type: "bool", Default: "true", Celery: "false", Why: "one look into the result store for a message that comes again is cheap, and spares a second run", Doc: "A task that acks late, has succeeded and comes again is not run again; what follows it is sent if it was not. Needs a result store that can be asked: not rpc", Since: "0.1"},
 	{Name: "worker_detect_quorum_queues", Type: "bool", Default: "true", Doc: "Adjust QoS when quorum queue found"},
 	{Name: "worker_direct", Old: "CELERY_WORKER_DIRECT", Field: "WorkerDirect", Type: "bool", Default: "false", Doc: "A worker also consumes a queue of its own, <node name>.dq2", Since: "0.1"},
-	{Name: "worker_disable_prefetch", Type: "bool", Default: "false", Doc: "Reserve only when slot free (Redis)"},
+	{Name: "worker_disable_prefetch", Field: "WorkerDisablePrefetch", Type: "bool", Default: "false", Doc: "A worker claims a message only when a slot is free, with every broker", Since: "0.1"},
 	{Name: "worker_disable_rate_limits", Old: "CELERY_DISABLE_RATE_LIMITS", Field: "WorkerDisableRateLimits", Type: "bool", Default: "false", Doc: "Ignore rate limits", Since: "0.1"},
 	{Name: "worker_enable_prefetch_count_reduction", Type: "bool", Default: "true", Doc: "Lower prefetch after reconnect"},
 	{Name: "worker_enable_remote_control", Old: "CELERY_ENABLE_REMOTE_CONTROL", Field: "WorkerEnableRemoteControl", Type: "bool", Default: "true", Doc: "A worker obeys remote control", Since: "0.1"},

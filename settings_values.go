@@ -350,6 +350,7 @@ type resolved struct {
 	WorkerUnknownTask         string
 	WorkerMaxTasksPerChild    int
 	WorkerMaxMemoryPerChild   int
+	WorkerDisablePrefetch     bool
 	WorkerDisableRateLimits   bool
 	WorkerSendTaskEvents      bool
 	WorkerEnableRemoteControl bool

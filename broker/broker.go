@@ -61,6 +61,10 @@ type ConsumeConfig struct {
 	// Worker names the consumer to other processes: a node name such as
 	// celery@host. It need not be unique; drivers add what makes it so.
 	Worker string
+	// Strict empties the queues in their order, as far as they have messages of one
+	// priority, where they take turns otherwise. A push broker does so with what it
+	// has buffered.
+	Strict bool
 	// Window is the number of messages a push broker may buffer for this
 	// consumer; 0 leaves it to the driver.
 	Window int

@@ -104,7 +104,7 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 	if err := f.reply(); err != nil {
 		return nil, err
 	}
-	cs := &consumer{conn: c, worker: cfg.Worker, lease: cfg.Lease, claims: map[*claim]struct{}{}, waiting: map[*waiter]struct{}{}, done: make(chan struct{})}
+	cs := &consumer{conn: c, worker: cfg.Worker, lease: cfg.Lease, strict: cfg.Strict, claims: map[*claim]struct{}{}, waiting: map[*waiter]struct{}{}, done: make(chan struct{})}
 	if cs.lease <= 0 {
 		cs.lease = c.store.lease
 	}

@@ -13,6 +13,7 @@ type consumer struct {
 	conn   *Conn
 	worker string
 	lease  time.Duration
+	strict bool          // the first queue is always asked first
 	done   chan struct{} // closed by end
 
 	closed  bool
@@ -66,10 +67,16 @@ func (c *consumer) take(limit int, f Fault) []broker.Delivery {
 		q.advance(now)
 	}
 	var ds []broker.Delivery
+	if c.strict {
+		c.turn = 0
+	}
 	for idle := 0; len(ds) < limit && idle < len(c.queues); {
 		q := c.queues[c.turn%len(c.queues)]
-		c.turn++
-		if len(q.ready.s) == 0 || s.paused[q.name] {
+		empty := len(q.ready.s) == 0 || s.paused[q.name]
+		if empty || !c.strict {
+			c.turn++
+		}
+		if empty {
 			idle++
 			continue
 		}

@@ -94,6 +94,47 @@ func TestLookAhead(t *testing.T) {
 			pause(10 * time.Second)
 		})
 	})
+	t.Run("OverTheLimitIsNotHoarded", func(t *testing.T) {
+		t.Parallel()
+		var limited, free *lovage.Handle[time.Duration, int]
+		in(t, setup{cfg: worker.Config{Concurrency: 2}, tasks: func(app *lovage.App) {
+			limited, free = lovage.Func(app, "t.limited", nap, lovage.RateLimit("2/s")), lovage.Func(app, "t.nap", nap)
+		}}, func(x *world) {
+			for range 1000 {
+				delay(x, limited, 0)
+			}
+			id := delay(x, free, 0)
+			pause(100 * time.Millisecond)
+			x.wantState(id, lovage.Success)
+			if l := x.lengths("celery"); l.Claimed > 3 || l.Delayed < 990 {
+				t.Errorf("got %+v, want the turns of a second claimed and the rest parked", l)
+			}
+			pause(time.Minute)
+			if n := x.w.Stats().ByTask["t.limited"]; n < 115 || n > 122 {
+				t.Errorf("limited runs in a minute: got %d, want about 120", n)
+			}
+			pause(10 * time.Minute)
+			if n := x.w.Stats().ByTask["t.limited"]; n != 1000 {
+				t.Errorf("limited runs: got %d, want all 1000 after their 500 s", n)
+			}
+		})
+	})
+	t.Run("NoneBySetting", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[time.Duration, int]
+		in(t, setup{conf: lovage.Config{WorkerDisablePrefetch: new(true), WorkerPrefetchMultiplier: 4}, cfg: worker.Config{Concurrency: 2}, tasks: func(app *lovage.App) { h = lovage.Func(app, "t.nap", nap) }}, func(x *world) {
+			for range 100 {
+				delay(x, h, time.Millisecond)
+			}
+			for range 20 {
+				if l := x.lengths("celery"); l.Claimed > 2 {
+					t.Fatalf("claimed: got %d, want at most the 2 slots", l.Claimed)
+				}
+				pause(time.Millisecond)
+			}
+			pause(time.Second)
+		})
+	})
 	t.Run("NoneIfOff", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[time.Duration, int]
@@ -168,6 +209,10 @@ func TestSlots(t *testing.T) {
 
 func TestQueues(t *testing.T) {
 	t.Parallel()
+	t.Run("AnUnknownOrderStopsTheStart", func(t *testing.T) {
+		t.Parallel()
+		fails(t, setup{conf: lovage.Config{BrokerTransportOptions: map[string]any{"queue_order_strategy": "shuffle"}}, tasks: func(app *lovage.App) { lovage.Func(app, "t.add", add) }}, "queue_order_strategy is shuffle: use round_robin")
+	})
 	t.Run("OnlyThoseThatAreNamed", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[AddArgs, int]

@@ -48,7 +48,8 @@ type Config struct {
 	ExcludeQueues []string
 	// LookAhead is the most messages that are claimed before a slot is free.
 	// 0 adapts to the run times, up to 400, or to worker_prefetch_multiplier
-	// times the concurrency if that is set; negative claims nothing ahead.
+	// times the concurrency if that is set, or to none if worker_disable_prefetch
+	// is; negative claims nothing ahead.
 	LookAhead int
 	// TimeLimit and SoftTimeLimit are for tasks that have none of their own.
 	// Default task_time_limit and task_soft_time_limit.
@@ -149,7 +150,7 @@ func (c Config) settled(s *lovage.Config, raw *lovage.Config) Config {
 	c.MaxTasksPerChild = max(or(c.MaxTasksPerChild, s.WorkerMaxTasksPerChild), 0)
 	c.MaxMemoryPerChild = max(or(c.MaxMemoryPerChild, s.WorkerMaxMemoryPerChild), 0)
 	switch {
-	case c.LookAhead < 0:
+	case c.LookAhead < 0, c.LookAhead == 0 && *s.WorkerDisablePrefetch:
 		c.LookAhead = 0
 	case c.LookAhead == 0 && raw.WorkerPrefetchMultiplier > 0:
 		c.LookAhead = raw.WorkerPrefetchMultiplier * c.Concurrency

@@ -56,7 +56,7 @@ func (w *Worker) connect(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	consumer, err := conn.Consume(ctx, broker.ConsumeConfig{
-		Queues: w.consumed(), Worker: w.cfg.Hostname, Lease: w.cfg.Lease,
+		Queues: w.ordered(w.consumed()), Worker: w.cfg.Hostname, Lease: w.cfg.Lease, Strict: w.strict,
 		Window: w.cfg.Concurrency + w.cfg.LookAhead, Notes: &w.notes,
 	})
 	if err != nil {

@@ -264,7 +264,7 @@ func (w *Worker) consumeFrom(ctx context.Context, change func([]broker.Queue) []
 	if l == nil {
 		return fmt.Errorf("change the queues: %w", broker.ErrUnavailable)
 	}
-	if err := l.consumer.Update(ctx, after...); err != nil {
+	if err := l.consumer.Update(ctx, w.ordered(after)...); err != nil {
 		return fmt.Errorf("change the queues: %w", err)
 	}
 	w.mu.Lock()

@@ -110,7 +110,11 @@ func (w *Worker) admit(j *job, now time.Time) {
 	}
 	if bucket := j.s.bucket.Load(); bucket != nil {
 		if at, ok := bucket.Take(now); !ok {
-			w.later(j, at)
+			if at.Sub(now) <= ratelimit.Near { // its turn is sure; beyond that others may have it
+				w.hold(j, at, func() { w.due(j) })
+			} else {
+				w.later(j, at)
+			}
 			return
 		}
 	}
@@ -122,14 +126,17 @@ func (w *Worker) admit(j *job, now time.Time) {
 
 // later lets a message wait for its time.
 func (w *Worker) later(j *job, at time.Time) {
-	w.park(j, at, func() {
-		if j.phase.Load() == waiting {
-			w.admit(j, time.Now())
-			w.scaler.look()
-		} else {
-			j.end()
-		}
-	})
+	w.park(j, at, func() { w.due(j) })
+}
+
+// due goes on with a message that was held for its time.
+func (w *Worker) due(j *job) {
+	if j.phase.Load() == waiting {
+		w.admit(j, time.Now())
+		w.scaler.look()
+	} else {
+		j.end()
+	}
 }
 
 // park parks a message at its broker until a time, or holds it where the broker

@@ -54,6 +54,8 @@ type Worker struct {
 	linkParts []part       // and of each connection
 	health    *http.Server // nil: nobody may ask
 
+	strict, sorted bool // how queues take turns: see order.go
+
 	strategies map[string]*strategy
 	unknown    *strategy
 	pool       *pool.Pool[*job]
@@ -132,7 +134,7 @@ func New(app *lovage.App, cfg Config) *Worker {
 	w.pool = pool.New(slots, (*job).run)
 	w.scaler = newAutoscaler(w)
 	w.window.most = w.cfg.LookAhead
-	if cfg.LookAhead == 0 {
+	if cfg.LookAhead == 0 && w.cfg.LookAhead > 0 {
 		w.window.each = max(raw.WorkerPrefetchMultiplier, 0)
 	}
 	w.window.resize(slots)
@@ -256,6 +258,9 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if w.queues, err = w.queuesOf(); err != nil {
+		return err
+	}
+	if err := w.readOrder(); err != nil {
 		return err
 	}
 	w.app.Signals.CelerydAfterSetup.Send(ctx, lovage.CelerydAfterSetup{Hostname: w.cfg.Hostname, Queues: &w.queues})

@@ -31,6 +31,7 @@ type Consumer struct {
 	name   string
 	notes  *broker.Notes // what went back from here
 	window int
+	strict bool          // the first queue is always served first
 	bell   chan struct{} // rings when something has come or ended
 	done   chan struct{} // closed by Close
 	turn   chan struct{} // holds one token: whose Claim it is
@@ -59,7 +60,7 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 	cs := &Consumer{
 		conn: c, name: cmp.Or(cfg.Worker, "lovage"), notes: cmp.Or(cfg.Notes, &c.notes), window: min(cmp.Or(max(cfg.Window, 0), defaultWindow), 65535),
 		bell: make(chan struct{}, 1), done: make(chan struct{}), turn: make(chan struct{}, 1),
-		lanes: map[string]*lane{}, rest: map[*lane]bool{}, sent: map[string]*sent{},
+		lanes: map[string]*lane{}, rest: map[*lane]bool{}, sent: map[string]*sent{}, strict: cfg.Strict,
 	}
 	cs.idle = time.AfterFunc(idle, cs.rested)
 	c.mu.Lock()
@@ -277,10 +278,15 @@ func (cs *Consumer) take(limit int) (out []*claim) {
 			lanes = append(lanes, l)
 		}
 	}
-	cs.first++
+	if !cs.strict {
+		cs.first++
+	}
 	cs.mu.Unlock()
 	for i, l := range lanes {
 		share := (limit - len(out) + len(lanes) - i - 1) / (len(lanes) - i)
+		if cs.strict {
+			share = limit - len(out)
+		}
 		out = append(out, l.take(share)...)
 	}
 	for _, l := range lanes { // what others left of their share

@@ -54,6 +54,53 @@ var orderCases = []testCase{
 		w.settle(cs, broker.HandBack, w.expect(cs, first)...)
 		w.ack(cs, w.expect(cs, first, last)...)
 	}},
+	{"Order/QueuesTakeTurns", nil, func(w *world) {
+		for _, limit := range []int{1, 2, 3} { // whatever the number that is claimed at once
+			flood, other := fmt.Sprint("flood", limit), fmt.Sprint("other", limit)
+			cs := w.consumer(w.conn, flood, other)
+			for i := range 40 {
+				w.send(flood, fmt.Sprint("f", i))
+			}
+			for i := range 4 {
+				w.send(other, fmt.Sprint("o", i))
+			}
+			left := 4
+			for claimed := 0; left > 0; {
+				ds, err := cs.Claim(w.ctx, limit)
+				w.must(err)
+				claimed += len(ds)
+				for i := range ds {
+					if ds[i].Queue == other {
+						left--
+					}
+					w.ack(cs, &ds[i])
+				}
+				if claimed > 30 {
+					w.Fatalf("with %d at once: %d messages of the other queue wait after %d claims, want turns", limit, left, claimed)
+				}
+			}
+			w.must(cs.Close())
+		}
+	}},
+	{"Order/Strict", []Ability{Ordered, Leases}, func(w *world) {
+		cs := w.consume(w.conn, broker.ConsumeConfig{Strict: true}, "last", "first", "middle")
+		for _, q := range []string{"first", "middle", "last"} {
+			w.send(q, q+"0", q+"1", q+"2")
+		}
+		var got []string
+		for len(got) < 9 {
+			ds, err := cs.Claim(w.ctx, 2)
+			w.must(err)
+			for i := range ds {
+				got = append(got, string(ds[i].Body))
+				w.ack(cs, &ds[i])
+			}
+		}
+		want := []string{"last0", "last1", "last2", "first0", "first1", "first2", "middle0", "middle1", "middle2"}
+		if !slices.Equal(got, want) {
+			w.Errorf("got %v, want %v", got, want)
+		}
+	}},
 	{"Delay/NotEarly", []Ability{Delay}, func(w *world) {
 		due := time.Now().Add(400 * time.Millisecond)
 		w.publish(delayed("q", "later", due), message("q", "now"))

@@ -67,7 +67,9 @@ func (cs *Consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, er
 // asked; the error is that of the last one if all have failed.
 func (cs *Consumer) round(ctx context.Context, stands []*stand, limit int) (out []broker.Delivery, err error) {
 	failed := 0
-	cs.first++
+	if !cs.strict {
+		cs.first++
+	}
 	for i := range stands {
 		s := stands[(cs.first+i)%len(stands)]
 		if s.quiet() {
@@ -189,7 +191,12 @@ func (cs *Consumer) takeOnce(ctx context.Context, s *stand, limit int) (out []br
 	cs.mu.Unlock()
 	look := time.Since(s.looked) > min(lookEvery, cs.lease/3)
 	k, sh := &cs.conn.keys, s.shard
-	keys, args := p.turned(int(id.last) % p.n)
+	first := 0
+	if !cs.strict {
+		first = s.turns % p.n
+	}
+	s.turns++
+	keys, args := p.turned(first)
 	keys = append([]string{sh.unacked, sh.index, sh.workers, sh.paused, sh.dead, sh.deadID, sh.deadIndex}, keys...)
 	args = append([]string{
 		id.name, strconv.FormatUint(id.last, 10), strconv.Itoa(limit), strconv.FormatInt(cs.lease.Milliseconds(), 10),

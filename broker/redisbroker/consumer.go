@@ -15,14 +15,15 @@ import (
 
 // Consumer takes messages. It is safe for concurrent use; calls of Claim take turns.
 type Consumer struct {
-	conn  *Conn
-	name  string
-	token string // names it among the consumers of its queues
-	lease time.Duration
-	ring  chan struct{} // one token: an ear has heard something
-	done  chan struct{} // closed by Close
-	turn  chan struct{} // holds one token: whose Claim it is
-	first int           // which stand is asked first; with the turn
+	conn   *Conn
+	name   string
+	token  string // names it among the consumers of its queues
+	lease  time.Duration
+	ring   chan struct{} // one token: an ear has heard something
+	done   chan struct{} // closed by Close
+	turn   chan struct{} // holds one token: whose Claim it is
+	first  int           // which stand is asked first; with the turn
+	strict bool          // the first queue is always asked first
 
 	tuning  sync.Mutex      // guards taps and asked
 	taps    map[string]*tap // by exchange
@@ -71,7 +72,7 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 		return nil, err
 	}
 	cs := &Consumer{
-		conn: c, name: cfg.Worker, token: redisconn.Token(), lease: cmp.Or(max(cfg.Lease, 0), c.lease), ring: make(chan struct{}, 1),
+		conn: c, name: cfg.Worker, strict: cfg.Strict, token: redisconn.Token(), lease: cmp.Or(max(cfg.Lease, 0), c.lease), ring: make(chan struct{}, 1),
 		done: make(chan struct{}), turn: make(chan struct{}, 1), changed: make(chan struct{}), held: map[*claim]struct{}{}, taps: map[string]*tap{},
 	}
 	if err := cs.Update(ctx, cfg.Queues...); err != nil {

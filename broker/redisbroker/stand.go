@@ -16,6 +16,7 @@ type stand struct {
 
 	heard  *plan         // that the ear was armed for; nil: it hears nothing
 	asked  *plan         // that was looked for last
+	turns  int           // claims that it was asked for
 	looked time.Time     // when lapsed consumers were last looked for
 	until  time.Time     // nothing happens before, unless the ear hears it
 	pause  time.Duration // of a stand that hears nothing

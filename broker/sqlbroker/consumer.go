@@ -16,11 +16,12 @@ type leaseDefault = time.Duration
 
 // Consumer takes messages. It is safe for concurrent use; calls of Claim take turns.
 type Consumer struct {
-	conn  *Conn
-	name  string
-	lease time.Duration
-	done  chan struct{} // closed by Close
-	turn  chan struct{} // holds one token: whose Claim it is
+	conn   *Conn
+	name   string
+	lease  time.Duration
+	strict bool          // the first queue is always asked first
+	done   chan struct{} // closed by Close
+	turn   chan struct{} // holds one token: whose Claim it is
 
 	mu      sync.Mutex
 	closed  bool
@@ -48,7 +49,7 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 		return nil, err
 	}
 	cs := &Consumer{
-		conn: c, name: cfg.Worker, lease: cfg.Lease,
+		conn: c, name: cfg.Worker, lease: cfg.Lease, strict: cfg.Strict,
 		done: make(chan struct{}), turn: make(chan struct{}, 1), changed: make(chan struct{}),
 		held: map[*claim]struct{}{},
 	}
@@ -177,7 +178,7 @@ func (cs *Consumer) take(ctx context.Context, limit int) ([]broker.Delivery, err
 	}
 	known, renewed := cs.worker, cs.renewed
 	order := cs.queues
-	if n := len(order); n > 1 {
+	if n := len(order); n > 1 && !cs.strict {
 		cs.first = (cs.first + 1) % n
 		order = append(append(make([]string, 0, n), order[cs.first:]...), order[:cs.first]...)
 	}

@@ -48,15 +48,25 @@ func Parse(text string) (time.Duration, error) {
 const maxEvery = 365 * 24 * time.Hour
 
 // Horizon is the furthest turn that Bucket gives. What is further away comes
-// back then and asks again, so that a changed rate or a new worker is noticed.
-const Horizon = 10 * time.Minute
+// back after it and asks again, spread over another one, so that a changed rate
+// or a new worker is noticed, and not all of them come at once.
+const Horizon = time.Minute
+
+// Near is how far ahead turns are given one after the other to those that ask:
+// they may wait where they are. Turns beyond are a guess, as others may come first.
+const Near = time.Second
+
+// apart is the time between two that come back after the horizon.
+const apart = 5 * time.Millisecond
 
 // Bucket lets one run pass in every interval. It is safe for concurrent use.
 type Bucket struct {
 	mu    sync.Mutex // guards what follows
 	every time.Duration
 	free  time.Time // when the next token is there
-	turn  time.Time // the last turn that was given
+	near  time.Time // the last turn that was given up to Near
+	turn  time.Time // the last turn that was given beyond it
+	far   int       // how many were sent beyond the horizon
 }
 
 // NewBucket returns a bucket with its token in it.
@@ -74,12 +84,21 @@ func (b *Bucket) Take(now time.Time) (at time.Time, ok bool) {
 		b.free = now.Add(b.every)
 		return now, true
 	}
+	near := b.near.Add(b.every)
+	if near.Before(b.free) {
+		near = b.free
+	}
+	if !near.After(now.Add(Near)) {
+		b.near = near
+		return near, false
+	}
 	next := b.turn.Add(b.every)
-	if next.Before(b.free) {
-		next = b.free
+	if next.Before(near) {
+		next = near
 	}
 	if limit := now.Add(Horizon); next.After(limit) && limit.After(b.free) {
-		return limit, false
+		b.far++
+		return limit.Add(time.Duration(b.far) * apart % Horizon), false
 	}
 	b.turn = next
 	return next, false
@@ -89,5 +108,5 @@ func (b *Bucket) Take(now time.Time) (at time.Time, ok bool) {
 func (b *Bucket) Set(every time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.every, b.free, b.turn = every, time.Time{}, time.Time{}
+	b.every, b.free, b.near, b.turn = every, time.Time{}, time.Time{}, time.Time{}
 }

@@ -55,12 +55,32 @@ func TestBucket(t *testing.T) {
 	})
 	t.Run("NoTurnBeyondTheHorizon", func(t *testing.T) {
 		t.Parallel()
-		b := ratelimit.NewBucket(time.Minute)
+		b := ratelimit.NewBucket(10 * time.Second)
 		b.Take(now)
-		for range 100 {
-			if at, _ := b.Take(now); at.After(now.Add(ratelimit.Horizon)) {
-				t.Fatalf("turn: got %s from now, want at most %s", at.Sub(now), ratelimit.Horizon)
+		seen := map[time.Time]bool{}
+		for range 1000 {
+			at, _ := b.Take(now)
+			if at.After(now.Add(2*ratelimit.Horizon)) || seen[at] {
+				t.Fatalf("turn: got %s from now, want at most %s and no two at once", at.Sub(now), 2*ratelimit.Horizon)
 			}
+			seen[at] = true
+		}
+	})
+	t.Run("TurnsNearbyAreGivenFirst", func(t *testing.T) {
+		t.Parallel()
+		b := ratelimit.NewBucket(400 * time.Millisecond)
+		b.Take(now)
+		for n := 1; n <= 10; n++ { // those of the next second, and others after them
+			if at, _ := b.Take(now); at.Sub(now) != time.Duration(n)*400*time.Millisecond {
+				t.Errorf("turn %d: got %s from now, want %s", n, at.Sub(now), time.Duration(n)*400*time.Millisecond)
+			}
+		}
+		later := now.Add(time.Second) // nobody came for the turns of 400 and 800 ms
+		if _, ok := b.Take(later); !ok {
+			t.Error("after a second: got no, want yes")
+		}
+		if at, _ := b.Take(later); at.Sub(later) != 400*time.Millisecond {
+			t.Errorf("the next: got %s from then, want 400ms: a turn that nobody took is not waited for", at.Sub(later))
 		}
 	})
 	t.Run("SetLiftsTheLimit", func(t *testing.T) {
