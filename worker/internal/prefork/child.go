@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	dieTimeout   = 500 * time.Millisecond // for the signal that was asked for; SIGKILL follows
-	lastRead     = 5 * time.Second        // from the end of the wire to that of the process
+	dieTimeout = 500 * time.Millisecond // for the signal that was asked for; SIGKILL follows
+	lastRead   = 5 * time.Second        // from the end of the wire to that of the process
 )
 
 // Death is the error of a run whose child died.
