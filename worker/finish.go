@@ -69,6 +69,13 @@ func (f *finish) enter() bool {
 	return true
 }
 
+// known reports whether the run counts although its message is lost: whoever has
+// that finds the task's success in the store and does not run it again, and no
+// hook would run for it otherwise.
+func (f *finish) known() bool {
+	return f.stored && f.hasClaim && f.outcome != nil && f.outcome.State == lovage.Success && f.job.w.dedup
+}
+
 // answer ends the finish.
 func (f *finish) answer(err error) {
 	w := f.job.w
@@ -77,6 +84,9 @@ func (f *finish) answer(err error) {
 	}
 	if f.hasClaim && err == nil {
 		w.counted(f.claim.Action)
+	}
+	if gone(err) && f.known() {
+		err = nil
 	}
 	if f.outcome != nil {
 		w.count.finishing.Add(-1)
