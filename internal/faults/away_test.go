@@ -56,7 +56,7 @@ func TestRedisStoreAway(t *testing.T) {
 		for i := range 50 {
 			r.must(name("a", i), 0)
 		}
-		r.until(10*time.Second, "50 ends wait, no slot is taken", func() bool {
+		r.until(30*time.Second, "50 ends wait, no slot is taken", func() bool {
 			s := r.w.Stats()
 			return s.Finishing == 50 && s.SlotsUsed == 0
 		})
@@ -76,7 +76,7 @@ func TestRedisStoreAway(t *testing.T) {
 		r := apart(t, lease)
 		r.results.Down()
 		r.must("a", 0)
-		r.until(10*time.Second, "the end waits", func() bool { return r.w.Stats().Finishing == 1 && r.w.Stats().SlotsUsed == 0 })
+		r.until(30*time.Second, "the end waits", func() bool { return r.w.Stats().Finishing == 1 && r.w.Stats().SlotsUsed == 0 })
 		r.stop()
 		r.once("the store does not take the ends of tasks; their messages go back")
 		r.results.Up()

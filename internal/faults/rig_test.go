@@ -258,7 +258,7 @@ func try(t *testing.T, s stores, cfg worker.Config, f fault) *rig {
 	r := newRig(t, s, cfg)
 	r.start()
 	stop := r.feed()
-	if !r.ledger.wait(20*time.Second, func() bool { return len(r.ledger.ends) >= 20 }) {
+	if !r.ledger.wait(60*time.Second, func() bool { return len(r.ledger.ends) >= 20 }) {
 		t.Fatalf("the worker does not work before anything is done to it:\n%s", r.tail())
 	}
 	f.do(r)
@@ -334,7 +334,7 @@ func (r *rig) until(limit time.Duration, what string, is func() bool) {
 func (r *rig) settled(f fault) {
 	r.Helper()
 	l := r.ledger
-	patience := 2*r.cfg.Lease + 20*time.Second
+	patience := 2*r.cfg.Lease + 60*time.Second
 	done := func() bool {
 		for id := range l.sent {
 			if calls, linked := l.linked[id]; l.ends[id] == 0 || linked && len(calls) == 0 {

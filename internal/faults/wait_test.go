@@ -30,7 +30,7 @@ func TestRedisWaits(t *testing.T) {
 			r.start()
 			waiter, nap := r.app(s.through, io.Discard)
 			defer waiter.Close(context.Background())
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
 			res, err := nap.Delay(ctx, napArgs{name, 1000}, lovage.TaskID(name))
 			if err != nil {

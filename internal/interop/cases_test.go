@@ -266,7 +266,7 @@ func (f *fleet) progressed(t *testing.T, reader, id string, done int) {
 		}
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	m, err := f.app.Result(id).Wait(ctx, func(m *lovage.Meta) bool { return m.Status == "PROGRESS" || m.Status.Ready() })
 	if err != nil || m.Status != "PROGRESS" || !sameJSON(m.Result, want) {

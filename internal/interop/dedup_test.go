@@ -102,9 +102,9 @@ func dedupWorker(t *testing.T, app *lovage.App) *worker.Worker {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(40 * time.Second); !ok(); <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); !ok(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not after 40 s: %s", what)
+			t.Fatalf("not after 90 s: %s", what)
 		}
 	}
 }

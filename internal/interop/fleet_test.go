@@ -194,7 +194,7 @@ func (f *fleet) send(t *testing.T, language string, c call) {
 		}
 		return
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	if f.rpc {
 		if err := f.expectCallbacks(ctx, c); err != nil {
@@ -256,7 +256,7 @@ func (f *fleet) outcome(t *testing.T, language, id string) (o outcome) {
 		}
 		return o
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	res := f.app.Result(id)
 	got, err := res.Get(ctx)
