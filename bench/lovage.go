@@ -38,6 +38,7 @@ func redisApp(url string, results bool) (*lovage.App, *lovage.Handle[AddArgs, in
 
 func lovageWorker(ctx context.Context, url string, results bool, ready func()) error {
 	app, _ := redisApp(url, results)
+	worker.TuneProcess() // as the worker command does
 	w := worker.New(app, worker.Config{Ready: func(worker.Info) { ready() }})
 	if err := w.Run(ctx); err != nil {
 		return err

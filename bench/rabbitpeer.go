@@ -35,6 +35,7 @@ func rabbitApp(url string, results bool) (*lovage.App, *lovage.Handle[AddArgs, i
 
 func rabbitWorkerProcess(ctx context.Context, url string, results bool, ready func()) error {
 	app, _ := rabbitApp(url, results)
+	worker.TuneProcess() // as the worker command does
 	w := worker.New(app, worker.Config{Ready: func(worker.Info) { ready() }})
 	if err := w.Run(ctx); err != nil {
 		return err

@@ -69,6 +69,7 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 			s.note("--%s has no effect but on tasks declared with Isolated: the pool %s has no child processes", name, cfg.Pool)
 		}
 	}
+	worker.TuneProcess()
 	if lovage.IsChild() { // its log and its files are its parent's
 		return worker.New(s.app, cfg).Run(ctx)
 	}
