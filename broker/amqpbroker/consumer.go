@@ -44,7 +44,7 @@ type Consumer struct {
 	closed bool
 	queues []broker.Queue
 	lanes  map[string]*lane // by queue; opened by Claim
-	rest   map[*lane]bool   // retired ones with claims
+	rest   map[*lane]bool   // further ones with claims, retired or kept
 	sent   map[string]*sent // by queue
 	idle   *time.Timer      // runs while nobody claims
 	pause  time.Duration
@@ -96,9 +96,9 @@ func (cs *Consumer) Update(ctx context.Context, queues ...broker.Queue) error {
 	cs.mu.Lock()
 	cs.queues = wanted
 	var left []*lane
-	for name, l := range cs.lanes {
+	for name := range cs.sent {
 		if !slices.ContainsFunc(wanted, func(q broker.Queue) bool { return q.Name == name }) {
-			left = append(left, l)
+			left = append(left, cs.lanesOf(name)...)
 		}
 	}
 	cs.mu.Unlock()
@@ -130,32 +130,6 @@ func (cs *Consumer) letGo(ctx context.Context, l *lane) error {
 	l.mu.Unlock()
 	cs.tidy(ctx)
 	return err
-}
-
-// rested stops all lanes when nobody has claimed for a while: others can have
-// what waits here.
-func (cs *Consumer) rested() {
-	select {
-	case cs.turn <- struct{}{}:
-		defer func() { <-cs.turn }()
-	default:
-		return // a Claim is under way
-	}
-	cs.mu.Lock()
-	var lanes []*lane
-	for _, l := range cs.lanes {
-		if !l.queue.AutoDelete { // it would be deleted
-			lanes = append(lanes, l)
-		}
-	}
-	cs.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	for _, l := range lanes {
-		if err := cs.letGo(ctx, l); err != nil && l.s.alive() {
-			cs.conn.log.Warn("a consumer could not be stopped", "queue", l.queue.Name, "error", err)
-		}
-	}
 }
 
 // open opens the lanes that are missing, each with its share of a limit.
@@ -197,18 +171,6 @@ func (cs *Consumer) open(ctx context.Context, limit int) error {
 			}
 		}
 	}
-}
-
-// share is the window of one queue for a limit of all. Who holds many messages
-// gets a quarter of them more, or it would need a channel for each few. The
-// caller holds cs.mu.
-func (cs *Consumer) share(limit int) int {
-	held := 0
-	for l := range cs.rest {
-		held += l.holds()
-	}
-	n := max(len(cs.queues), 1)
-	return min((max(min(limit, cs.window), held/4, 1)+n-1)/n, 65535)
 }
 
 // Claim waits for the first message and returns it with what else is there. The
@@ -272,27 +234,25 @@ func (cs *Consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, er
 // take takes from the queues in turn, from each as much as there is.
 func (cs *Consumer) take(limit int) (out []*claim) {
 	cs.mu.Lock()
-	lanes := make([]*lane, 0, len(cs.queues))
+	queues := make([][]*lane, 0, len(cs.queues))
 	for i := range cs.queues {
-		if l := cs.lanes[cs.queues[(cs.first+i)%len(cs.queues)].Name]; l != nil {
-			lanes = append(lanes, l)
+		if lanes := cs.lanesOf(cs.queues[(cs.first+i)%len(cs.queues)].Name); len(lanes) > 0 {
+			queues = append(queues, lanes)
 		}
 	}
 	if !cs.strict {
 		cs.first++
 	}
 	cs.mu.Unlock()
-	for i, l := range lanes {
-		share := (limit - len(out) + len(lanes) - i - 1) / (len(lanes) - i)
+	for i, lanes := range queues {
+		share := (limit - len(out) + len(queues) - i - 1) / (len(queues) - i)
 		if cs.strict {
 			share = limit - len(out)
 		}
-		out = append(out, l.take(share)...)
+		out = takeFrom(lanes, share, out)
 	}
-	for _, l := range lanes { // what others left of their share
-		if len(out) < limit {
-			out = append(out, l.take(limit-len(out))...)
-		}
+	for _, lanes := range queues { // what others left of their share
+		out = takeFrom(lanes, limit-len(out), out)
 	}
 	return out
 }
@@ -392,44 +352,6 @@ func (cs *Consumer) later() time.Duration {
 	cs.pause = min(max(2*cs.pause, mendPause), mendLimit)
 	cs.again = time.Now().Add(cs.pause)
 	return cs.pause
-}
-
-// widen replaces lanes whose window is all claimed: at once those that are much
-// narrower than what is asked for now, the others after a little, since acks may
-// be on their way. What came by the old lane in the meantime is claimed.
-func (cs *Consumer) widen(ctx context.Context, limit int, waited time.Duration) (claims []*claim, wait time.Duration, err error) {
-	cs.mu.Lock()
-	want := cs.share(limit)
-	var narrow []*lane
-	for _, l := range cs.lanes {
-		if !l.saturated() || l.queue.AutoDelete {
-			continue // what its window has room for may be under way
-		}
-		if left := patience - waited; l.window*2 <= want || left <= 0 {
-			narrow = append(narrow, l)
-		} else {
-			wait = left
-		}
-	}
-	cs.mu.Unlock()
-	if len(narrow) == 0 {
-		return nil, max(wait, 0), nil
-	}
-	for _, l := range narrow {
-		err := cs.leave(ctx, l)
-		claims = append(claims, l.take(limit-len(claims))...)
-		l.mu.Lock()
-		l.giveBackReady()
-		l.mu.Unlock()
-		if err != nil && l.s.alive() && len(claims) == 0 {
-			return nil, 0, err
-		}
-	}
-	cs.tidy(ctx)
-	if len(claims) > 0 {
-		return claims, 0, nil
-	}
-	return nil, 0, nil // the bell has rung, and mend opens them
 }
 
 // Close hands back what is claimed and ends the consumer. Closing twice is no error.

@@ -22,6 +22,7 @@ type lane struct {
 	ch      *amqp.Channel
 	tag     string        // consumer tag
 	window  int           // its prefetch, which cannot be changed
+	kept    bool          // its consumer lives as long as its claims
 	drained chan struct{} // closed when no more messages come
 	sent    *sent         // of all lanes of the queue
 
@@ -30,6 +31,7 @@ type lane struct {
 	order   []*claim   // all unsettled, in the order of their tags
 	unacked int
 	retired bool // it takes no more, and ends with its last claim
+	sealed  bool // nothing of it is claimed any more
 	stopped bool // and its consumer is gone
 	closing bool // by us
 	ended   bool
@@ -52,7 +54,7 @@ func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, wi
 	if err != nil {
 		return nil, fmt.Errorf("consume from queue %q: %w", q.Name, err)
 	}
-	l := &lane{cs: cs, queue: q, s: s, tag: cs.name + "." + token(), window: window, drained: make(chan struct{}), sent: cs.sentFrom(q.Name)}
+	l := &lane{cs: cs, queue: q, s: s, kept: c.keeps(s, &q), tag: cs.name + "." + token(), window: window, drained: make(chan struct{}), sent: cs.sentFrom(q.Name)}
 	if len(l.tag) > 255 {
 		l.tag = l.tag[len(l.tag)-255:]
 	}
@@ -187,6 +189,9 @@ func (l *lane) over() bool {
 func (l *lane) take(n int) (out []*claim) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.sealed {
+		return nil
+	}
 	n = min(n, len(l.ready))
 	out = slices.Clone(l.ready[:n])
 	clear(l.ready[:n])
@@ -201,12 +206,17 @@ func (l *lane) saturated() bool {
 	return !l.ended && !l.queue.NoAck && len(l.ready) == 0 && l.unacked >= l.window
 }
 
-// holds is the number of messages that are claimed or ready.
-func (l *lane) holds() int {
+// claimed counts what is claimed of what was delivered.
+func (l *lane) claimed() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.unacked
+	if l.ended || l.queue.NoAck {
+		return 0
+	}
+	return l.unacked - len(l.ready)
 }
+
+func (l *lane) replaceable() bool { return !l.over() && !l.queue.NoAck && !l.queue.AutoDelete }
 
 // retire stops to take messages. The channel stays until the claims that came by
 // it are settled; what nobody has claimed stays in ready until it is given back.

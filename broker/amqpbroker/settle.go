@@ -41,10 +41,14 @@ func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement
 			lanes[cl.lane] = append(lanes[cl.lane], st)
 		}
 	}
+	back := map[*lane]int{}
 	for i := range all {
 		if st := &all[i]; st.err == nil && st.action == broker.HandBack {
-			cs.stopFor(ctx, st.claim.lane)
+			back[st.claim.lane]++
 		}
+	}
+	for l, n := range back {
+		cs.stopFor(ctx, l, n)
 	}
 	for l, list := range lanes {
 		l.settle(list)
@@ -68,10 +72,11 @@ func (cs *Consumer) Settle(ctx context.Context, settlements ...broker.Settlement
 	return collapse(errs)
 }
 
-// stopFor stops the lane of a message that is handed back: it would come straight
-// back to us, and what is in our window would overtake it.
-func (cs *Consumer) stopFor(ctx context.Context, l *lane) {
-	if l.queue.AutoDelete {
+// stopFor stops the lane of messages that are handed back: they would come straight
+// back to us, and what is in our window would overtake them. One that is kept goes on
+// if it has other claims.
+func (cs *Consumer) stopFor(ctx context.Context, l *lane, n int) {
+	if l.queue.AutoDelete || !l.seal(n) {
 		return
 	}
 	if err := cs.leave(ctx, l); err != nil {
