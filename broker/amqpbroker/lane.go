@@ -262,6 +262,7 @@ func (l *lane) tooLate(tag uint64) {
 		l.late = map[uint64]bool{}
 	}
 	l.late[tag] = true
+	l.cs.notes.Unseen(l.queue.Name, 1)
 	_ = l.ch.Nack(tag, false, true) // an error is the channel's end, which gives it back too
 }
 
