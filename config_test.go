@@ -94,7 +94,7 @@ func TestEverySettingIsDescribed(t *testing.T) {
 				fates++
 			}
 		}
-		if fates != 1 && !(fates == 0 && strings.HasPrefix(name, "worker_")) {
+		if fates != 1 {
 			t.Errorf("%s is honoured since %q, refused because %q, planned for %q: want one of them", name, row.Since, row.Refused, row.Planned)
 		}
 		if (row.Field != "") != (row.Since != "") {
