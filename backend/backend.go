@@ -66,6 +66,8 @@ type OnceClaimer interface {
 // LossCounter counts lost workers by task id, for brokers that cannot.
 type LossCounter interface {
 	CountLoss(ctx context.Context, taskID string, keep time.Duration) (losses int, err error)
+	// Losses is what was counted so far.
+	Losses(ctx context.Context, taskID string) (losses int, err error)
 }
 
 // Expecter is a store whose results come to the process that made the call.

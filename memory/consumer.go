@@ -82,7 +82,7 @@ func (c *consumer) take(limit int, f Fault) []broker.Delivery {
 		}
 		idle = 0
 		cl := q.take(c, now)
-		d := cl.item.delivery(s.lossesOf(cl.item, now))
+		d := cl.item.delivery(s.lossesOf(cl.item.lossKey(), now))
 		d.Claim = cl
 		ds = append(ds, d)
 		if f.Kind == Duplicate {

@@ -24,7 +24,7 @@ func (s *Store) deadLetter(it *item, now time.Time) broker.Dead {
 		At:         it.deadAt,
 		TaskID:     it.taskID,
 		Task:       it.task,
-		Losses:     s.lossesOf(it, now),
+		Losses:     s.lossesOf(it.lossKey(), now),
 		Headers:    bytes.Clone(it.headers),
 		Properties: cloneProperties(it.props),
 		Body:       bytes.Clone(it.body),

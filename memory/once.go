@@ -95,6 +95,16 @@ func (b *Backend) CountLoss(ctx context.Context, taskID string, keep time.Durati
 	return b.store.countLoss(taskID, time.Now(), keep), f.reply()
 }
 
+// Losses is how many lost workers were counted for a task.
+func (b *Backend) Losses(ctx context.Context, taskID string) (int, error) {
+	f, unlock, err := b.enter(ctx, OpLoss)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	return b.store.lossesOf(taskID, time.Now()), f.reply()
+}
+
 var (
 	_ backend.GroupStore  = (*Backend)(nil)
 	_ backend.OnceClaimer = (*Backend)(nil)

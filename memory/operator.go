@@ -72,7 +72,7 @@ func (c *Conn) Peek(ctx context.Context, name string, offset, limit int) ([]brok
 	its = its[:min(max(limit, 0), len(its))]
 	ds := make([]broker.Delivery, len(its))
 	for i, it := range its {
-		ds[i] = it.delivery(c.store.lossesOf(it, now))
+		ds[i] = it.delivery(c.store.lossesOf(it.lossKey(), now))
 	}
 	return ds, nil
 }
@@ -95,7 +95,7 @@ func (c *Conn) PeekDelayed(ctx context.Context, name string, offset, limit int) 
 	its = its[:min(max(limit, 0), len(its))]
 	ds := make([]broker.Delayed, len(its))
 	for i, it := range its {
-		ds[i] = broker.Delayed{Delivery: it.delivery(c.store.lossesOf(it, now)), Due: it.due}
+		ds[i] = broker.Delayed{Delivery: it.delivery(c.store.lossesOf(it.lossKey(), now)), Due: it.due}
 	}
 	return ds, nil
 }

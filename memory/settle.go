@@ -179,7 +179,7 @@ func (c *consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	if n := s.lossesOf(cl.item, now); cl.counted && n > d.Losses {
+	if n := s.lossesOf(cl.item.lossKey(), now); cl.counted && n > d.Losses {
 		return n, f.reply()
 	}
 	cl.counted, cl.item.orphaned = true, false

@@ -167,9 +167,9 @@ func (s *Store) nextSeq() uint64 {
 	return s.seq
 }
 
-// lossesOf returns the losses counted for a message. The caller holds s.mu.
-func (s *Store) lossesOf(it *item, now time.Time) int {
-	if l, ok := s.losses[it.lossKey()]; ok && now.Before(l.until) {
+// lossesOf returns the losses counted under a key. The caller holds s.mu.
+func (s *Store) lossesOf(key string, now time.Time) int {
+	if l, ok := s.losses[key]; ok && now.Before(l.until) {
 		return l.n
 	}
 	return 0

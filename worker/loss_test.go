@@ -28,10 +28,15 @@ type node struct {
 
 // spawn starts a node on a store.
 func spawn(store *memory.Store, name string, conf lovage.Config, cfg worker.Config, tasks func(*lovage.App)) *node {
+	return spawnWith(store, name, conf, cfg, tasks, func(c broker.Conn) broker.Conn { return c })
+}
+
+// spawnWith is spawn with something between worker and broker.
+func spawnWith(store *memory.Store, name string, conf lovage.Config, cfg worker.Config, tasks func(*lovage.App), between func(broker.Conn) broker.Conn) *node {
 	n := &node{proc: store.Process(name), log: &logbook{}, ended: make(chan error, 1)}
 	n.app = lovage.New(name, conf,
 		lovage.WithLogger(slog.New(slog.NewTextHandler(n.log, nil))),
-		lovage.WithBroker(func(context.Context) (broker.Conn, error) { return n.proc.Broker(), nil }),
+		lovage.WithBroker(func(context.Context) (broker.Conn, error) { return between(n.proc.Broker()), nil }),
 		lovage.WithBackend(func(context.Context) (backend.Backend, error) { return n.proc.Backend(), nil }))
 	tasks(n.app)
 	if cfg.Hostname == "" {
@@ -63,6 +68,27 @@ func (n *node) stop(t *testing.T) {
 	if err := n.app.Close(context.Background()); err != nil {
 		t.Errorf("app.Close: %v", err)
 	}
+}
+
+// uncounted is a broker that knows of no losses, as RabbitMQ.
+type uncounted struct{ plainConn }
+
+func (c uncounted) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Consumer, error) {
+	cons, err := c.plainConn.Consume(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return uncountedConsumer{cons.(plainConsumer)}, nil
+}
+
+type uncountedConsumer struct{ plainConsumer }
+
+func (c uncountedConsumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, error) {
+	ds, err := c.plainConsumer.Claim(ctx, limit)
+	for i := range ds {
+		ds[i].Losses = 0
+	}
+	return ds, err
 }
 
 func TestLosses(t *testing.T) {
@@ -143,59 +169,15 @@ func TestLosses(t *testing.T) {
 			})
 		})
 	}
-	t.Run("WhatRanBesideAKillerIsNotGivenUp", func(t *testing.T) {
-		t.Parallel()
-		synctest.Test(t, func(t *testing.T) {
-			store := memory.New()
-			kills := make(chan struct{}, 1)
-			tasks := func(app *lovage.App) {
-				lovage.Func(app, "t.work", func(ctx context.Context, in Order) (string, error) {
-					if in.Do == "kill" {
-						<-time.After(500 * time.Millisecond)
-						kills <- struct{}{}
-						<-ctx.Done()
-						return "", context.Cause(ctx)
-					}
-					return sleeper(ctx, in)
-				})
-			}
-			client := lovage.New("client", lovage.Config{},
-				lovage.WithBroker(func(context.Context) (broker.Conn, error) { return store.Broker(), nil }),
-				lovage.WithBackend(func(context.Context) (backend.Backend, error) { return store.Backend(), nil }))
-			h := lovage.Remote[Order, string](client, "t.work")
-			want := map[string]lovage.State{}
-			for _, do := range []string{"work", "kill", "work", "work"} {
-				r, err := h.Delay(t.Context(), Order{do})
-				if err != nil {
-					t.Fatal(err)
-				}
-				want[r.ID()] = map[string]lovage.State{"work": lovage.Success, "kill": lovage.Failure}[do]
-			}
-			n, died := spawn(store, "w", lovage.Config{}, worker.Config{Concurrency: 4}, tasks), 0
-			for done := false; !done; {
-				select {
-				case <-kills:
-					died++
-					n.kill()
-					n = spawn(store, "w", lovage.Config{}, worker.Config{Concurrency: 4}, tasks)
-				case <-time.After(10 * time.Minute):
-					done = true
-				}
-			}
-			if died != 3 {
-				t.Errorf("workers that died: got %d, want the cap of 3", died)
-			}
-			for id, state := range want {
-				if got, err := client.Result(id).State(t.Context()); got != state || err != nil {
-					t.Errorf("state: got %s, %v, want %s\n%s", got, err, state, n.log)
-				}
-			}
-			n.stop(t)
-			if err := client.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
+	for name, between := range map[string]func(broker.Conn) broker.Conn{
+		"CountedByTheBroker":      func(c broker.Conn) broker.Conn { return c },
+		"CountedInTheResultStore": func(c broker.Conn) broker.Conn { return uncounted{plainConn{c}} },
+	} {
+		t.Run("WhatRanBesideAKillerIsNotGivenUp/"+name, func(t *testing.T) {
+			t.Parallel()
+			testBesideAKiller(t, between)
 		})
-	})
+	}
 	t.Run("HandBackAndFirstRunCostNothing", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]
@@ -206,6 +188,63 @@ func TestLosses(t *testing.T) {
 				t.Errorf("losses: got %d, want 0", n)
 			}
 		})
+	})
+}
+
+// testBesideAKiller has a task kill the workers that three others run on too.
+func testBesideAKiller(t *testing.T, between func(broker.Conn) broker.Conn) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		kills := make(chan struct{}, 1)
+		tasks := func(app *lovage.App) {
+			lovage.Func(app, "t.work", func(ctx context.Context, in Order) (string, error) {
+				if in.Do == "kill" {
+					<-time.After(500 * time.Millisecond)
+					kills <- struct{}{}
+					<-ctx.Done()
+					return "", context.Cause(ctx)
+				}
+				return sleeper(ctx, in)
+			})
+		}
+		client := lovage.New("client", lovage.Config{},
+			lovage.WithBroker(func(context.Context) (broker.Conn, error) { return store.Broker(), nil }),
+			lovage.WithBackend(func(context.Context) (backend.Backend, error) { return store.Backend(), nil }))
+		h := lovage.Remote[Order, string](client, "t.work")
+		want := map[string]lovage.State{}
+		for _, do := range []string{"work", "kill", "work", "work"} {
+			r, err := h.Delay(t.Context(), Order{do})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[r.ID()] = map[string]lovage.State{"work": lovage.Success, "kill": lovage.Failure}[do]
+		}
+		start := func() *node {
+			return spawnWith(store, "w", lovage.Config{}, worker.Config{Concurrency: 4}, tasks, between)
+		}
+		n, died := start(), 0
+		for done := false; !done; {
+			select {
+			case <-kills:
+				died++
+				n.kill()
+				n = start()
+			case <-time.After(10 * time.Minute):
+				done = true
+			}
+		}
+		if died != 3 {
+			t.Errorf("workers that died: got %d, want the cap of 3", died)
+		}
+		for id, state := range want {
+			if got, err := client.Result(id).State(t.Context()); got != state || err != nil {
+				t.Errorf("state: got %s, %v, want %s\n%s", got, err, state, n.log)
+			}
+		}
+		n.stop(t)
+		if err := client.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

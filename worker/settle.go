@@ -237,6 +237,27 @@ func (w *Worker) countLoss(j *job) (n int, err error) {
 	return n, err
 }
 
+// countedApart reports whether the result store may know of losses that came with
+// no word of the broker's. A first run costs no look.
+func (j *job) countedApart() bool {
+	_, counts := j.w.back.(backend.LossCounter)
+	return counts && j.link.losses == nil && (j.d.Redelivered || j.d.Orphaned)
+}
+
+// readLosses has the delivery say what was counted for it.
+func (w *Worker) readLosses(j *job) {
+	err := w.patiently(j, func(ctx context.Context) error {
+		n, err := w.back.(backend.LossCounter).Losses(ctx, j.r.ID)
+		if err == nil {
+			j.r.Delivery.Losses, j.d.Losses = n, n
+		}
+		return err
+	})
+	if err != nil && j.link.ctx.Err() == nil {
+		w.log.Warn("the lost workers of a task cannot be read; it runs as if there were none", "task", j.r.Task, "id", j.r.ID, "error", err)
+	}
+}
+
 func lossReason(n, limit int) string {
 	return fmt.Sprintf("%d workers died while they ran it, task_max_worker_losses is %d", n, limit)
 }

@@ -95,7 +95,15 @@ func (w *Worker) receive(l *link, d *broker.Delivery, now time.Time) {
 		})
 		return
 	}
-	w.admit(j, now)
+	if !j.countedApart() {
+		w.admit(j, now)
+		return
+	}
+	w.group.Go(func() {
+		defer w.rescue("losses", func(error) { j.end() })
+		w.readLosses(j)
+		w.due(j)
+	})
 }
 
 // admit lets a message that is good for a run wait for its time, its turn, or a
@@ -154,18 +162,27 @@ func (w *Worker) park(j *job, until time.Time, due func()) {
 // hold keeps a claimed message until its time; a shutdown hands it back.
 func (w *Worker) hold(j *job, at time.Time, then func()) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.holding[j] = w.alarms.add(at, func() {
-		w.mu.Lock()
-		delete(w.holding, j)
-		stop := w.stopping
-		w.mu.Unlock()
-		if stop {
-			w.handBack(j)
-			return
-		}
-		then()
-	})
+	stop := w.stopping
+	if !stop {
+		w.holding[j] = w.alarms.add(at, func() { w.release(j, then) })
+	}
+	w.mu.Unlock()
+	if stop {
+		w.handBack(j)
+	}
+}
+
+// release ends the hold of a message.
+func (w *Worker) release(j *job, then func()) {
+	w.mu.Lock()
+	delete(w.holding, j)
+	stop := w.stopping
+	w.mu.Unlock()
+	if stop {
+		w.handBack(j)
+		return
+	}
+	then()
 }
 
 // dropped is the outcome of a task that must not run, nil for all others.

@@ -18,6 +18,7 @@ type suspects struct {
 	mu      sync.Mutex // guards what follows
 	running *job
 	waiting []*job
+	closed  bool // nobody waits any more: who comes late is handed back for want of a slot
 }
 
 // suspect reports whether a loss was counted for the message before this one.
@@ -28,11 +29,11 @@ func (j *job) lastChance() bool {
 	return j.suspect() && j.s.set.RejectOnWorkerLost && j.d.Losses == j.s.set.MaxWorkerLosses-2
 }
 
-// enter reports whether the job may run now; if not, it is kept for its turn.
+// enter reports whether the job may go on now; if not, it is kept for its turn.
 func (s *suspects) enter(j *job) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running == nil || s.running == j {
+	if s.running == nil || s.running == j || s.closed {
 		s.running = j
 		return true
 	}
@@ -62,7 +63,7 @@ func (s *suspects) close() []*job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	left := s.waiting
-	s.waiting = nil
+	s.waiting, s.closed = nil, true
 	return left
 }
 

@@ -104,6 +104,9 @@ var extraCases = []testCase{
 	}},
 	{"Losses/CountedByTaskID", []Ability{Losses}, func(w *world) {
 		for want := 1; want <= 3; want++ {
+			if n, err := w.other().(backend.LossCounter).Losses(w.ctx, "a"); err != nil || n != want-1 {
+				w.Errorf("read %d, %v, want %d", n, err, want-1)
+			}
 			n, err := w.other().(backend.LossCounter).CountLoss(w.ctx, "a", time.Hour)
 			if err != nil || n != want {
 				w.Errorf("counted %d, %v, want %d", n, err, want)

@@ -49,7 +49,7 @@ func (b *Backend) CountLoss(ctx context.Context, taskID string, keep time.Durati
 	if err := b.alive(); err != nil {
 		return 0, err
 	}
-	key := b.prefix + "lovage.losses." + taskID
+	key := b.losses(taskID)
 	limited, cancel := b.rdb.Deadline(ctx)
 	defer cancel()
 	cmds := rueidis.Commands{
@@ -64,3 +64,19 @@ func (b *Backend) CountLoss(ctx context.Context, taskID string, keep time.Durati
 	n, err := counted[0].AsInt64()
 	return int(n), fault(ctx, err)
 }
+
+// Losses is how many lost workers were counted for a task.
+func (b *Backend) Losses(ctx context.Context, taskID string) (int, error) {
+	if err := b.alive(); err != nil {
+		return 0, err
+	}
+	limited, cancel := b.rdb.Deadline(ctx)
+	defer cancel()
+	n, err := b.rdb.Do(limited, b.rdb.B().Get().Key(b.losses(taskID)).Build()).AsInt64()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return 0, fmt.Errorf("read the losses of %s: %w", taskID, fault(ctx, err))
+	}
+	return int(n), nil
+}
+
+func (b *Backend) losses(taskID string) string { return b.prefix + "lovage.losses." + taskID }

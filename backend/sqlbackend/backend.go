@@ -148,6 +148,16 @@ func (b *Backend) CountLoss(ctx context.Context, taskID string, keep time.Durati
 	return int(n), fault(err)
 }
 
+// Losses is how many lost workers were counted for a task.
+func (b *Backend) Losses(ctx context.Context, taskID string) (int, error) {
+	n := int64(0)
+	err := b.db.View(ctx, func(tx *sqlstore.Tx) (err error) {
+		n, err = tx.Losses(taskID)
+		return err
+	})
+	return int(n), fault(err)
+}
+
 // Cleanup deletes all expired records and returns the number of results.
 func (b *Backend) Cleanup(ctx context.Context) (int, error) {
 	n, err := b.db.Cleanup(ctx)

@@ -141,9 +141,7 @@ func (c cell) fate(k kind, p place) string {
 	case aRequeue:
 		return inQueue
 	case aHandBack, noEnd:
-		// RabbitMQ cannot write into a message that it takes back: the loss of a child
-		// is counted in the result store, and the next run is not told.
-		if c.end == killed || c.end == lost && p.broker != "rabbitmq" {
+		if c.end == killed || c.end == lost {
 			return redelivered
 		}
 		return inQueue
