@@ -38,10 +38,9 @@ run -run ETAFromPython ./broker/amqpbroker -battery
 	echo 'Two goroutine and two prefork workers of four slots each, and 10,000 tasks that come to every end there is: success,'
 	echo 'failure, retry, ignore, reject, soft and hard limits, panics, an ETA, a callback, a chain; and killers of their process'
 	echo '(SIGKILL, SIGSEGV, exit, a panic in a goroutine of its own, a stack overflow). Each second a worker or a child of'
-	echo 'one is killed. Each task came to the one end it was meant to; a killer started three times at most, on RabbitMQ once'
-	echo 'more for each worker that had handed it back. No slot was taken and no process left at the end. "Again" are runs'
-	echo 'that were repeated, "orphaned" is how long children'
-	echo 'outlived a killed parent at most.'
+	echo 'one is killed. Each task came to the one end it was meant to; a killer started three times at most. No slot was taken'
+	echo 'and no process left at the end. "Again" are runs that were repeated, "orphaned" is how long children outlived a killed'
+	echo 'parent at most.'
 	echo
 	echo '| store | seed | tasks | killers | workers killed | children killed | again | orphaned | seconds |'
 	echo '|---|---|---|---|---|---|---|---|---|'

@@ -29,10 +29,11 @@
 // claims for a second; what it has buffered is handed back then.
 //
 // RabbitMQ says redelivered after a hand-back and after a death alike. So
-// Orphaned is set after both, but for what this Conn itself has handed back, and
-// a loss may be counted for a message that was only handed back, and one missed
-// for each worker that has handed it back before. The result store counts losses by task id; for one that cannot, rpc://, they are counted in the
-// message, which goes to the end of its queue for that, see [Consumer.MarkLoss].
+// Orphaned is set after both, but for what this Conn itself has handed back: a
+// loss may be counted for a message that was only handed back, by another, and
+// one missed when it comes to that other again. The result store counts losses by
+// task id; for one that cannot, rpc://, they are counted in the message, which goes
+// to the end of its queue for that, see [Consumer.MarkLoss].
 //
 // # Delay
 //

@@ -223,6 +223,32 @@ func TestHeartbeat(t *testing.T) {
 	s.works(healed)
 }
 
+// TestSlowOpenExcusesNoDeath: a consumer whose time is over before it has asked for
+// messages has lost none, so that what comes to it later is no hand-back of its own.
+func TestSlowOpenExcusesNoDeath(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	vhost := server.Vhost(t)
+	proxy := testenv.NewProxy(t, server.Addr)
+	slow := newSite(t, strings.Replace(vhost, server.Addr, proxy.Addr, 1), nil)
+	slow.works(healed + 25*time.Second)
+	amqpbroker.Rest(slow.cs)
+	proxy.Hold()
+	ds, err := slow.cs.Claim(limit(t, 300*time.Millisecond), 1)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a claim without an answer: got %v, %v", ds, err)
+	}
+	proxy.Release()
+	other := newSite(t, vhost, nil)
+	other.publish("a")
+	ctx := limit(t, 60*time.Second)
+	other.claim(ctx)
+	other.c.Cut()
+	if d := slow.claim(ctx); string(d.Body) != "a" || !d.Orphaned {
+		t.Errorf("after a death: got %q, orphaned %v, want a, true\n%s", d.Body, d.Orphaned, slow.log)
+	}
+}
+
 // TestNobodyReads: a server that is lost while much is being written to it holds
 // up neither the writer, once that is known, nor the end of the connection.
 func TestNobodyReads(t *testing.T) {

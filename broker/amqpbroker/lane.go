@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/lovage-go/lovage/broker"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -61,6 +62,7 @@ func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, wi
 	var messages <-chan amqp.Delivery
 	var closed chan *amqp.Error
 	var cancelled chan string
+	var asked atomic.Bool // for messages
 	err = s.call(ctx, func() error {
 		ch, err := s.conn.Channel()
 		if err != nil {
@@ -70,6 +72,12 @@ func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, wi
 		cancelled = ch.NotifyCancel(make(chan string, 1))
 		const global = false // each consumer's own: RabbitMQ 4 knows no other
 		if err = ch.Qos(window, 0, global); err == nil {
+			asked.Store(true)
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+		}
+		if err == nil {
 			messages, err = ch.Consume(q.Name, l.tag, q.NoAck, q.Exclusive, false, false, args)
 		}
 		if err == nil && ctx.Err() != nil {
@@ -83,7 +91,7 @@ func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, wi
 		return nil
 	})
 	if err != nil {
-		if !isChannelError(err) && !q.NoAck { // the server may have sent messages, and the answer is lost
+		if asked.Load() && !isChannelError(err) && !q.NoAck { // the server may have sent messages, and the answer is lost
 			cs.notes.Unseen(q.Name, window)
 		}
 		return nil, fmt.Errorf("consume from queue %q: %w", q.Name, fault(ctx, err))
