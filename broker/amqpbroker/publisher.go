@@ -14,6 +14,9 @@ import (
 // window is how many messages may wait for their confirms.
 const window = 4096
 
+// errRefused: the message is in no queue.
+var errRefused = fmt.Errorf("%w: RabbitMQ refuses the message (basic.nack): the queue may be full", broker.ErrUnavailable)
+
 // outgoing is one message on its way to the server.
 type outgoing struct {
 	exchange, key string
@@ -21,6 +24,8 @@ type outgoing struct {
 	msg           amqp.Publishing
 
 	batch    *batch
+	answer   *amqp.DeferredConfirmation // once it is written
+	answered bool
 	returned bool
 	err      error
 }
@@ -109,7 +114,7 @@ func (p *publisher) alive() bool {
 func (p *publisher) send(ctx context.Context, outs []*outgoing) error {
 	b := &batch{ctx: ctx, outs: outs, left: len(outs), done: make(chan struct{})}
 	for _, o := range outs {
-		o.batch, o.returned, o.err = b, false, nil
+		o.batch, o.answer, o.answered, o.returned, o.err = b, nil, false, false, nil
 	}
 	select {
 	case p.work <- b:
@@ -189,10 +194,20 @@ func (p *publisher) writeOne(ctx context.Context, o *outgoing) error {
 		return err
 	}
 	p.sent++
-	p.pending[p.sent] = o
+	tag := p.sent
+	p.pending[tag] = o
 	p.mu.Unlock()
-	// An error is that of the channel: the listener ends all that is pending.
-	_ = p.ch.PublishWithContext(context.Background(), o.exchange, o.key, o.mandatory, false, o.msg)
+	answer, err := p.ch.PublishWithDeferredConfirm(o.exchange, o.key, o.mandatory, false, o.msg)
+	if err != nil {
+		return nil // it is that of the channel: the listener ends all that is pending
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pending[tag] == o {
+		if o.answer = answer; o.answered {
+			p.settled(tag, o)
+		}
+	}
 	return nil
 }
 
@@ -233,12 +248,22 @@ func (p *publisher) confirmed(conf amqp.Confirmation) {
 	if o == nil {
 		return
 	}
-	delete(p.pending, conf.DeliveryTag)
+	if o.answered = true; o.answer != nil { // or the writer is about to tell which it is
+		p.settled(conf.DeliveryTag, o)
+	}
+}
+
+// settled ends a message that the server has answered. What the library notifies
+// of is not to be trusted: of a message that was refused, and whose turn to be
+// notified of had not come, an ack of many that comes then makes one that was
+// accepted. The message's own answer is right. The caller holds p.mu.
+func (p *publisher) settled(tag uint64, o *outgoing) {
+	delete(p.pending, tag)
 	<-p.room
 	var err error
 	switch {
-	case !conf.Ack:
-		err = fmt.Errorf("%w: RabbitMQ refuses the message (basic.nack): the queue may be full", broker.ErrUnavailable)
+	case !o.answer.Acked():
+		err = errRefused
 	case o.returned:
 		err = fmt.Errorf("%w: no queue is bound to exchange %q by %q", broker.ErrNoQueue, o.exchange, o.key)
 	}
