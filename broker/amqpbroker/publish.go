@@ -10,6 +10,13 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
+// Pauses before a delay queue that refuses is asked again: 10 ms, doubled each
+// time, 5 s together.
+const (
+	firstPause = 10 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
 // Publish sends messages, their confirms pipelined, and returns when the server
 // has confirmed them. All are sent mandatory, so that none is dropped unseen: one
 // for a queue that does not exist makes the queue, a Mandatory one that no queue
@@ -96,8 +103,35 @@ func (c *Conn) known(name string) broker.Queue {
 	return broker.Named(name)
 }
 
-// deliver publishes and gives the outcome of each.
+// deliver publishes and gives the outcome of each. A quorum queue can be seen a
+// moment before it takes messages, so that a delay queue that somebody else has
+// just made refuses them: it is asked again for some seconds.
 func (c *Conn) deliver(ctx context.Context, outs []*outgoing) []error {
+	errs := c.deliverOnce(ctx, outs)
+	for pause := firstPause; pause < lastPause; pause *= 2 {
+		var refused []*outgoing
+		var whose []int
+		for i, err := range errs {
+			if outs[i].delayed && errors.Is(err, errRefused) {
+				refused, whose = append(refused, outs[i]), append(whose, i)
+			}
+		}
+		if len(refused) == 0 {
+			break
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return errs
+		}
+		for k, err := range c.deliverOnce(ctx, refused) {
+			errs[whose[k]] = err
+		}
+	}
+	return errs
+}
+
+func (c *Conn) deliverOnce(ctx context.Context, outs []*outgoing) []error {
 	errs := make([]error, len(outs))
 	if len(outs) == 0 {
 		return errs
@@ -174,7 +208,7 @@ func (c *Conn) delay(ctx context.Context, o *outgoing, wait time.Duration, m mar
 	if err := c.ensureDelays(ctx, l, level); err != nil {
 		return err
 	}
-	o.exchange, o.key = l.at(level), key
+	o.exchange, o.key, o.delayed = l.at(level), key, true
 	// It would end the wait, in the wrong place.
 	m.expiration, o.msg.Expiration = o.msg.Expiration, ""
 	if own := m.table(); len(own) > 0 {

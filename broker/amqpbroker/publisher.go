@@ -21,6 +21,7 @@ var errRefused = fmt.Errorf("%w: RabbitMQ refuses the message (basic.nack): the 
 type outgoing struct {
 	exchange, key string
 	mandatory     bool
+	delayed       bool // by the delay queues
 	msg           amqp.Publishing
 
 	batch    *batch

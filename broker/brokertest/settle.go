@@ -140,6 +140,53 @@ var settleCases = []testCase{
 		}
 		w.ack(cs, d)
 	}},
+	// Two processes begin to park at the same time, in a store where nobody has
+	// before, each into a queue of its own. None comes early, those with less to wait
+	// are not behind the longest, and what is back can be parked again.
+	{"Settle/ParkedComeBackAtTheirTimes", []Ability{Park}, func(w *world) {
+		waits := []time.Duration{1200 * time.Millisecond, 3 * time.Second, 5 * time.Second, 9 * time.Second}
+		queues, consumers := []string{"q", "r"}, []broker.Consumer{w.consumer(w.conn, "q"), w.consumer(w.other(), "r")}
+		until := map[string]time.Time{}
+		park := func(queue string, d *broker.Delivery, wait time.Duration) broker.Settlement {
+			at := time.Now().Add(wait)
+			until[queue+string(d.Body)] = at
+			return broker.Settlement{Delivery: d, Action: broker.Park, Until: at}
+		}
+		var parked []<-chan error
+		for i, cs := range consumers {
+			w.send(queues[i], "a", "b", "c", "d")
+			var all []broker.Settlement
+			for j, d := range w.claim(cs, len(waits)) {
+				all = append(all, park(queues[i], d, waits[j]))
+			}
+			parked = append(parked, after(func() error { return cs.Settle(w.ctx, all...) }))
+		}
+		for _, err := range parked {
+			w.must(wait(w, "park", err))
+		}
+		last := make([]time.Time, len(queues))
+		for n := range len(waits) + 1 {
+			for i, cs := range consumers {
+				d := w.claimOne(cs)
+				last[i] = until[queues[i]+string(d.Body)]
+				if early := time.Until(last[i].Add(-slack)); early > 0 {
+					w.Errorf("%s of queue %s came %v before its time", d.Body, queues[i], early)
+				}
+				if n == 0 {
+					w.must(cs.Settle(w.ctx, park(queues[i], d, 100*time.Millisecond)))
+				} else {
+					w.ack(cs, d)
+				}
+			}
+		}
+		for i, queue := range queues {
+			for id, at := range until {
+				if id[:1] == queue && at.After(last[i]) {
+					w.Errorf("%s, which had the longest to wait, did not come last", id)
+				}
+			}
+		}
+	}},
 	{"Settle/ParkInThePastIsNow", []Ability{Park}, func(w *world) {
 		cs := w.consumer(w.conn, "q")
 		w.send("q", "a")

@@ -166,11 +166,7 @@ func TestRateLimitSharesAQueue(t *testing.T) {
 		if n := one.Stats().Parked + two.Stats().Parked; n == 0 {
 			t.Error("no message was parked")
 		}
-		few := limited
-		if strings.HasPrefix(calls, "amqp:") { // which gives some back late: see parity E18
-			few = 10
-		}
-		list = log.until(t, few, log.task("t.limited"))
+		list = log.until(t, limited, log.task("t.limited"))
 		at := map[string][]time.Time{}
 		for _, x := range list {
 			if x.task == "t.limited" {
@@ -192,7 +188,7 @@ func TestRateLimitSharesAQueue(t *testing.T) {
 			t.Fatalf("rate_limit: got %v, %v, want two replies", replies, err)
 		}
 		send("t.limited", 200, 0) // at the old rate of both they would take 50 s
-		log.until(t, few+200, log.task("t.limited"))
+		log.until(t, limited+200, log.task("t.limited"))
 	})
 }
 
