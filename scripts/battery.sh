@@ -90,7 +90,13 @@ run -run ETAFromPython ./broker/amqpbroker -battery
 	echo
 	echo '## Far ETAs from Python on RabbitMQ'
 	echo
-	grep -o '[0-9]* plain tasks behind .*' "$log" | sed 's/^/* /'
+	echo 'Tasks for the next day, sent by Python to a classic queue with plain ones behind them, and a worker of two slots that'
+	echo 'is started then. "Behind" is the time until the plain ones have run; the rates are those of as many plain tasks with no'
+	echo 'other before, and while all the others are parked. Memory is that of the process: before, at most, and after.'
+	echo
+	echo '| date | commit | parked | plain | behind | tasks/s before | tasks/s while parked | MiB before | most | after |'
+	echo '|---|---|---|---|---|---|---|---|---|---|'
+	grep -o 'eta {.*}' "$log" | sed -E "s/eta \{\"parked\": ([0-9]+), \"plain\": ([0-9]+), \"behind\": \"([^\"]*)\", \"rate_before\": ([0-9]+), \"rate_parked\": ([0-9]+), \"mib_before\": ([0-9]+), \"mib_most\": ([0-9]+), \"mib_after\": ([0-9]+)\}/| $(date -u +%F) | $(git rev-parse --short HEAD) | \1 | \2 | \3 | \4 | \5 | \6 | \7 | \8 |/"
 } > docs/battery.md
 if [ -n "$failed" ]; then
 	echo "A part of the battery failed; docs/battery.md has the others." >&2
