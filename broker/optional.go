@@ -50,7 +50,9 @@ type ResultQueuer interface {
 type ResultListener interface {
 	Listener
 	Queue() string
-	Lost() int64 // how often the queue was lost
+	// Lost counts how often the queue was lost, and how often it was made again:
+	// what was sent before either may have found no queue.
+	Lost() int64
 }
 
 // Purger deletes what waits in a queue (ready and delayed, not claimed).

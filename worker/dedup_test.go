@@ -179,3 +179,80 @@ func (mailed) Expect(context.Context, ...string) (string, error) { return "", ni
 func (mailed) Fetch(context.Context, ...string) ([]backend.Record, error) {
 	return nil, errors.New("not ours")
 }
+
+// losesAcks takes the claim of each message that is to be acknowledged away once,
+// as RabbitMQ does that closes a channel: the message comes again.
+type losesAcks struct {
+	plainConn
+	lost map[string]bool
+}
+
+func (c *losesAcks) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Consumer, error) {
+	cons, err := c.plainConn.Consume(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return acksLost{cons.(plainConsumer), c}, nil
+}
+
+type acksLost struct {
+	plainConsumer
+	c *losesAcks
+}
+
+func (a acksLost) Settle(ctx context.Context, all ...broker.Settlement) error {
+	errs := make([]error, len(all))
+	for i, s := range all {
+		if id := s.Delivery.Properties.CorrelationID; s.Action == broker.Ack && !a.c.lost[id] {
+			a.c.lost[id] = true
+			s.Action = broker.HandBack
+			errs[i] = broker.ErrLeaseLost
+		}
+		if err := a.plainConsumer.Settle(ctx, s); err != nil {
+			errs[i] = err
+		}
+	}
+	return broker.Batch(errs)
+}
+
+func (a acksLost) Claim(ctx context.Context, limit int) ([]broker.Delivery, error) {
+	ds, err := a.plainConsumer.Claim(ctx, limit)
+	for i := range ds {
+		ds[i].Redelivered = a.c.lost[ds[i].Properties.CorrelationID]
+	}
+	return ds, err
+}
+
+// TestAckLostAfterSuccess: the result is stored and the message comes again, and is
+// not run again: the first run has told of its end, since no other will.
+func TestAckLostAfterSuccess(t *testing.T) {
+	t.Parallel()
+	for name, alone := range map[string]bool{"Stored": false, "NoStore": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var h *lovage.Handle[Order, string]
+			var runs, told int
+			s := setup{nowhere: alone, conn: func(c broker.Conn) broker.Conn { return &losesAcks{plainConn{c}, map[string]bool{}} },
+				backend: plainBackend, tasks: func(app *lovage.App) {
+					h = lovage.Func(app, "t.once", func(context.Context, Order) (string, error) { runs++; return "done", nil })
+					app.Signals.TaskSuccess.Connect(func(context.Context, lovage.TaskSuccess) { told++ })
+				}}
+			in(t, s, func(x *world) {
+				id := delay(x, h, Order{})
+				pause(time.Minute)
+				want, fenced, twice := 1, int64(0), int64(1)
+				if alone {
+					want, fenced, twice = 2, 1, 0 // nobody knows that it has run
+				} else {
+					x.wantState(id, lovage.Success)
+				}
+				if runs != want || told != 1 {
+					t.Errorf("%d runs, of whose success %d signals tell, want %d and one\n%s", runs, told, want, x.log)
+				}
+				if s := x.w.Stats(); s.Succeeded != 1 || s.Fenced != fenced || s.Duplicates != twice {
+					t.Errorf("stats %+v", s)
+				}
+			})
+		})
+	}
+}

@@ -87,6 +87,7 @@ func (b *Backend) Expect(ctx context.Context, ids ...string) (replyTo string, er
 	if err != nil {
 		return "", err
 	}
+	b.notice() // losses before the call are none of its
 	if n := b.inbox.expect(time.Now(), ids); n > 0 {
 		b.log.Warn("results that nobody asked for are dropped: ignore the results of tasks whose results you do not want", "dropped", n)
 	}

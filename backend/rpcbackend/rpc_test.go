@@ -351,6 +351,57 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
+// TestCalledWithoutQueue: a call that is made while the queue is away may have been
+// answered before it is there again. Who waits for it is told so.
+func TestCalledWithoutQueue(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	url := server.Vhost(t)
+	account := func(configure string) string {
+		return server.User(t, url, t.Name(), configure, ".*", ".*")
+	}
+	client, worker := open(t, account(".*")), open(t, url)
+	ctx := limit(t, 60*time.Second)
+	queue, err := client.Expect(ctx, "before")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	until := func(is func() bool) {
+		t.Helper()
+		for !is() {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatal("it does not come to that")
+			}
+		}
+	}
+	account("^$") // so that it stays away
+	server.Control(t, "delete_queue", "--vhost", url[strings.LastIndex(url, "/")+1:], queue)
+	until(func() bool { return errors.Is(client.LateError("before"), rpcbackend.ErrResultLost) })
+	if _, err := client.Expect(ctx, "between", "later"); err != nil {
+		t.Fatal(err)
+	}
+	if err := worker.Store(ctx, result("between", queue, protocol.Success)); err != nil { // and nobody gets it
+		t.Fatal(err)
+	}
+	account(".*")
+	until(func() bool {
+		if err := worker.Store(ctx, result("later", queue, protocol.Success)); err != nil {
+			t.Fatal(err)
+		}
+		recs, err := client.Fetch(ctx, "later")
+		return err == nil && recs[0].State == protocol.Success
+	})
+	for id, lost := range map[string]bool{"between": true, "later": false} {
+		if err := client.LateError(id); errors.Is(err, rpcbackend.ErrResultLost) != lost {
+			t.Errorf("%s: %v, want lost: %v", id, err, lost)
+		}
+	}
+}
+
 // TestKeptUntilExpired: a state that nobody waits for is kept for result_expires.
 func TestKeptUntilExpired(t *testing.T) {
 	t.Parallel()

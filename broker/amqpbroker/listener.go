@@ -113,9 +113,7 @@ func (l *listener) pump(messages <-chan amqp.Delivery) {
 		}
 		if there {
 			there = false
-			l.mu.Lock()
-			l.lost++
-			l.mu.Unlock()
+			l.lose()
 		}
 		select {
 		case <-time.After(wait):
@@ -129,6 +127,7 @@ func (l *listener) pump(messages <-chan amqp.Delivery) {
 		switch {
 		case err == nil:
 			messages, wait, there = again, mendPause, true
+			l.lose() // what was asked for since the loss may have been answered already
 			l.conn.log.Info("a queue of our own is there again after a lost connection; what was sent in between is lost", "queue", l.queue.Name)
 		case errors.Is(err, broker.ErrClosed) || l.conn.closed.Load():
 			return
@@ -182,11 +181,17 @@ func (l *listener) Missed() int64 { return l.heard.Missed() }
 // Queue is the name of the queue.
 func (l *listener) Queue() string { return l.queue.Name }
 
-// Lost counts how often the queue was lost.
+// Lost counts how often the queue was lost, and how often it was made again.
 func (l *listener) Lost() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.lost
+}
+
+func (l *listener) lose() {
+	l.mu.Lock()
+	l.lost++
+	l.mu.Unlock()
 }
 
 // Close ends the subscription, and its queue with it. Closing twice is no error.

@@ -2,12 +2,12 @@ package faults_test
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
-	_ "github.com/lovage-go/lovage/backend/rpcbackend"
 	_ "github.com/lovage-go/lovage/broker/amqpbroker"
 	"github.com/lovage-go/lovage/internal/testenv"
 	"github.com/lovage-go/lovage/worker"
@@ -28,19 +28,38 @@ func rabbitmq(t *testing.T, server *testenv.RabbitServer, results string) stores
 	if results != "redis" {
 		s.results = s.broker
 		s.direct.ResultBackend, s.through.ResultBackend = results, results
-		s.forgets = results == ""
+		s.forgets, s.asks = results == "", results == "rpc://"
 	}
 	s.through.BrokerTransportOptions = map[string]any{"heartbeat": 1}
 	return s
 }
 
-const givesBack = "RabbitMQ gives back what a lost connection has claimed"
+// TestRabbitMQCaller: it is the caller's network that misbehaves, with which its
+// reply queue goes. Whoever waits gets the result, or is told that it may be lost.
+func TestRabbitMQCaller(t *testing.T) {
+	t.Parallel()
+	for _, f := range network() {
+		f.repeats = "a call whose answer is lost may have been sent"
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			s := rabbitmq(t, testenv.RabbitMQ(t), "rpc://")
+			s.direct, s.through = s.through, s.direct
+			s.forgets = true
+			try(t, s, worker.Config{}, f)
+		})
+	}
+}
+
+const (
+	givesBack   = "RabbitMQ gives back what a lost connection has claimed"
+	redelivered = "after a crash RabbitMQ calls redelivered what comes for the first time"
+)
 
 // TestRabbitMQ: the server takes back what a lost connection had claimed, at once,
 // and it runs a second time. Nobody's death is counted for it.
 func TestRabbitMQ(t *testing.T) {
 	t.Parallel()
-	for name, results := range map[string]string{"Redis": "redis"} {
+	for name, results := range map[string]string{"Redis": "redis", "RPC": "rpc://", "Alone": ""} {
 		for _, f := range network() {
 			f.repeats = givesBack
 			t.Run(name+"/"+f.name, func(t *testing.T) {
@@ -104,9 +123,18 @@ func (s *plant) loses(deletes func(r *rig, vhost string)) {
 }
 
 // grant gives or takes the rights of the workers' account.
-func (s *plant) grant(what string) {
-	s.each(func(_ *rig, vhost string) { s.Control(s.T, "set_permissions", "-p", vhost, "guest", what, what, what) })
+func (s *plant) grant(configure, rest string) {
+	s.each(func(_ *rig, vhost string) {
+		s.Manage(s.T, http.MethodPut, "/api/permissions/"+vhost+"/guest", map[string]string{"configure": configure, "write": rest, "read": rest})
+	})
 }
+
+func (s *plant) deleteQueue(_ *rig, vhost string) {
+	s.Manage(s.T, http.MethodDelete, "/api/queues/"+vhost+"/q", nil)
+}
+
+// closeAll lets the server close all connections.
+func (s *plant) closeAll(why string) { s.Control(s.T, "close_all_connections", "--global", why) }
 
 // TestRabbitMQServer: one fault after the other.
 func TestRabbitMQServer(t *testing.T) {
@@ -129,45 +157,41 @@ func TestRabbitMQServer(t *testing.T) {
 		logs []string
 		long bool // for the full form only
 	}{
-		{"ConnectionClosed", func() {
-			s.each(func(_ *rig, vhost string) { s.Control(t, "close_all_connections", "--vhost", vhost, "by the operator") })
-		}, []string{"by the operator"}, false},
+		{"ConnectionClosed", func() { s.closeAll("by the operator") }, []string{"by the operator"}, false},
 		{"MemoryAlarm", func() {
 			s.Control(t, "set_vm_memory_high_watermark", "0.00001")
 			s.logged("low on memory")
 			s.Control(t, "set_vm_memory_high_watermark", "0.9")
-		}, []string{"RabbitMQ takes messages again"}, false},
+		}, []string{"RabbitMQ takes messages again"}, true},
 		{"DiskAlarm", func() {
 			s.Control(t, "set_disk_free_limit", "1000000GB")
 			s.logged("low on disk")
 			s.Control(t, "set_disk_free_limit", "1000000")
 		}, nil, true},
-		{"QueueDeleted", func() {
-			s.loses(func(r *rig, vhost string) { s.Control(t, "delete_queue", "q", "--vhost", vhost) })
-		}, []string{"the queue was deleted"}, false},
-		{"NoPermission", func() {
-			s.grant("none")
+		{"QueueDeleted", func() { s.loses(s.deleteQueue) }, []string{"the queue was deleted"}, false},
+		{"QueueMissing", func() { // 404, and 403 for who declares it
+			s.grant("^$", ".*")
+			s.loses(s.deleteQueue)
+			s.logged("a queue cannot be consumed")
+			s.grant(".*", ".*")
+		}, nil, true},
+		{"NoPermission", func() { // 403
+			s.grant("^$", "^$")
 			s.logged("ACCESS_REFUSED")
-			s.grant(".*")
+			s.grant(".*", ".*")
 		}, nil, false},
-		{"ConsumerTimeout", func() {
+		{"ConsumerTimeout", func() { // 406
 			s.Control(t, "eval", "application:set_env(rabbit, consumer_timeout, 500).")
-			s.each(func(_ *rig, vhost string) {
-				s.Control(t, "close_all_connections", "--vhost", vhost, "for new channels")
-			})
+			s.closeAll("for new channels")
 			s.logged("PRECONDITION_FAILED - delivery acknowledgement on channel")
 			s.Control(t, "eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
-			s.each(func(_ *rig, vhost string) {
-				s.Control(t, "close_all_connections", "--vhost", vhost, "for new channels")
-			})
+			s.closeAll("for new channels")
 		}, nil, true},
-		{"VhostDeleted", func() {
-			s.loses(func(_ *rig, vhost string) { s.Control(t, "delete_vhost", vhost) })
+		{"VhostDeleted", func() { // 530
+			s.loses(func(_ *rig, vhost string) { s.Manage(t, http.MethodDelete, "/api/vhosts/"+vhost, nil) })
 			s.logged("RabbitMQ refuses this virtual host")
-			s.each(func(_ *rig, vhost string) {
-				s.Control(t, "add_vhost", vhost)
-				s.Control(t, "set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
-			})
+			s.each(func(_ *rig, vhost string) { s.Manage(t, http.MethodPut, "/api/vhosts/"+vhost, nil) })
+			s.grant(".*", ".*")
 		}, nil, true},
 		{"NodeStopped", func() {
 			s.Control(t, "stop_app")
@@ -181,6 +205,7 @@ func TestRabbitMQServer(t *testing.T) {
 		if f.long && !*full {
 			continue
 		}
+		t.Log("now", f.name)
 		var before []tally
 		for _, r := range s.rigs {
 			before = append(before, r.tally())
@@ -193,10 +218,15 @@ func TestRabbitMQServer(t *testing.T) {
 		for _, text := range f.logs {
 			s.logged(text)
 		}
+		for _, r := range s.rigs {
+			if n := r.w.Stats().Losses; n > 0 && f.name != "NodeKilled" {
+				t.Errorf("%s: %d deaths are counted, and nobody died\n%s", f.name, n, r.tail())
+			}
+		}
 	}
 	s.pause()
 	for _, r := range s.rigs {
-		r.settled(fault{repeats: givesBack})
+		r.settled(fault{repeats: givesBack, deaths: redelivered})
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/backend/rpcbackend"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/testenv"
 	"github.com/lovage-go/lovage/worker"
@@ -45,7 +46,8 @@ type stores struct {
 	direct  lovage.Config // for clients, who are not what is tested
 	broker  *testenv.Proxy
 	results *testenv.Proxy // the same one where broker and results share a server
-	forgets bool           // results may be lost with the server
+	forgets bool           // results may be lost
+	asks    bool           // each result is waited for from its call on; what is lost is told
 	resends bool           // a run whose ack is lost has sent its callbacks, and the next one sends them again
 }
 
@@ -54,7 +56,9 @@ type fault struct {
 	name string
 	// repeats says why a task may run twice; empty: each runs exactly once.
 	repeats string
-	do      func(r *rig)
+	// deaths says why deaths may be counted though nobody died.
+	deaths string
+	do     func(r *rig)
 }
 
 // rig is a worker in this process with tasks that wait, run and end all the time.
@@ -70,6 +74,10 @@ type rig struct {
 	ledger *ledger
 	log    *logbook
 	cfg    worker.Config
+
+	asking context.Context // of those who wait for results
+	enough context.CancelFunc
+	waits  sync.WaitGroup
 
 	fed     int          // tasks that feed has made
 	refused atomic.Int64 // tasks that could not be sent
@@ -88,6 +96,7 @@ type ledger struct {
 	ended  map[string]time.Time
 	ends   map[string]int            // OnSuccess: the effects of the run are kept
 	linked map[string]map[string]int // runs of the callbacks of a task, by their ids
+	got    map[string]error          // answers to who has waited from the call on
 	news   chan struct{}             // closed at each change
 }
 
@@ -173,7 +182,7 @@ func (r *rig) start() {
 			if err != nil {
 				r.Errorf("worker: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(60 * time.Second): // an end that the store has not answered is waited for, 30 s
 			var stacks bytes.Buffer
 			_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
 			r.Errorf("the worker does not stop; log:\n%s\n%s", r.tail(), &stacks)
@@ -212,7 +221,36 @@ func (r *rig) send(ctx context.Context, id string, d time.Duration, link bool) e
 	if err == nil {
 		r.ledger.note(func() { r.ledger.sent[id] = true })
 	}
+	if err == nil && r.asks {
+		r.waits.Go(func() {
+			got, err := r.client.Result(id).Get(r.asking)
+			if err == nil && got != any(id) {
+				err = fmt.Errorf("the result is %v", got)
+			}
+			r.ledger.note(func() { r.ledger.got[id] = err })
+		})
+	}
 	return err
+}
+
+// answered ends the waits for results. What was sent before a task whose result
+// comes has come, or is lost.
+func (r *rig) answered() {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	for i := 0; ; i++ {
+		id := name("last", i)
+		if r.send(ctx, id, 0, false) == nil && r.ledger.wait(5*time.Second, func() bool { _, ok := r.ledger.got[id]; return ok }) {
+			break
+		}
+		if ctx.Err() != nil {
+			r.Fatalf("no result comes to the caller any more: %+v\n%s", r.w.Stats(), r.tail())
+		}
+		r.ledger.note(func() { delete(r.ledger.sent, id) })
+	}
+	r.enough()
+	r.waits.Wait()
 }
 
 // feed keeps some tasks waiting until the returned function is called. One in
@@ -245,7 +283,9 @@ func (r *rig) feed() (stop func()) {
 
 func newRig(t *testing.T, s stores, cfg worker.Config) *rig {
 	r := &rig{T: t, stores: s, cfg: cfg, rnd: rand.New(rand.NewPCG(*seed, 1)), log: &logbook{},
-		ledger: &ledger{sent: map[string]bool{}, starts: map[string]int{}, ends: map[string]int{}, ended: map[string]time.Time{}, linked: map[string]map[string]int{}, news: make(chan struct{})}}
+		ledger: &ledger{sent: map[string]bool{}, starts: map[string]int{}, ends: map[string]int{}, ended: map[string]time.Time{}, linked: map[string]map[string]int{}, got: map[string]error{}, news: make(chan struct{})}}
+	r.asking, r.enough = context.WithCancel(context.Background())
+	t.Cleanup(func() { r.enough(); r.waits.Wait() })
 	// A client that sends again what may have arrived sends it twice.
 	s.direct.TaskPublishRetry = new(false)
 	r.client, r.nap = r.app(s.direct, io.Discard)
@@ -266,9 +306,24 @@ func try(t *testing.T, s stores, cfg worker.Config, f fault) *rig {
 	stop()
 	r.settled(f)
 	if !t.Failed() {
+		if n := r.lost(); n > 0 {
+			t.Logf("%d results are lost, as who waited was told", n)
+		}
 		r.report(strings.TrimPrefix(t.Name(), "Test"), took, tally{})
 	}
 	return r
+}
+
+// lost counts the results that were lost, of which who waited was told.
+func (r *rig) lost() (n int) {
+	r.ledger.mu.Lock()
+	defer r.ledger.mu.Unlock()
+	for _, err := range r.ledger.got {
+		if errors.Is(err, rpcbackend.ErrResultLost) {
+			n++
+		}
+	}
+	return n
 }
 
 // tally is what has come of a worker so far.
@@ -352,6 +407,9 @@ func (r *rig) settled(f fault) {
 		}
 		r.Fatalf("not done after %v: %v; %+v\n%s", patience, missing, r.w.Stats(), r.tail())
 	}
+	if r.asks {
+		r.answered()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	conn, err := r.client.Broker(ctx)
@@ -375,6 +433,12 @@ func (r *rig) settled(f fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id := range l.sent {
+		if r.asks {
+			if err := l.got[id]; err != nil && !(r.forgets && errors.Is(err, rpcbackend.ErrResultLost)) {
+				r.Errorf("%s: who waits for the result gets %v", id, err)
+			}
+			continue
+		}
 		if r.forgets {
 			break
 		}
@@ -402,7 +466,7 @@ func (r *rig) settled(f fault) {
 	if s := r.w.Stats(); f.repeats == "" && (s.Fenced > 0 || int(s.Succeeded) != len(l.ends)+callbacks) {
 		r.Errorf("%d runs counted as succeeded and %d as fenced, of %d that ended well\n%s", s.Succeeded, s.Fenced, len(l.ends)+callbacks, r.tail())
 	}
-	if s := r.w.Stats(); s.Losses > 0 {
+	if s := r.w.Stats(); s.Losses > 0 && f.deaths == "" {
 		r.Errorf("%d deaths are counted, and nobody died\n%s", s.Losses, r.tail())
 	}
 	if lost, back := r.log.count("consumer: connection lost"), r.log.count("consumer: connection is back"); lost != back {
