@@ -146,7 +146,6 @@ type Features struct {
 	Parallel   bool // FinishAll is quicker if a second call does not wait for the first
 	MaxBody    int  // bytes; 0 is no limit of the broker's own
 
-	ClaimLimit time.Duration // what is claimed for longer is taken away, whatever its holder does; 0: never
 }
 
 // Errors that drivers return. They are matched with errors.Is.

@@ -55,6 +55,13 @@ type ResultListener interface {
 	Lost() int64
 }
 
+// ClaimLimiter takes messages away that are claimed for too long, whatever their
+// holder does.
+type ClaimLimiter interface {
+	// ClaimLimit is how long a message of a queue may be claimed; 0: for ever.
+	ClaimLimit(queue string) time.Duration
+}
+
 // Purger deletes what waits in a queue (ready and delayed, not claimed).
 type Purger interface {
 	Purge(ctx context.Context, queue string) (int, error)

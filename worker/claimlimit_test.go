@@ -17,8 +17,15 @@ type takesAway struct {
 
 func (c takesAway) Features() broker.Features {
 	f := c.Conn.Features()
-	f.ClaimLimit, f.Park = 30*time.Minute, c.park
+	f.Park = c.park
 	return f
+}
+
+func (c takesAway) ClaimLimit(queue string) time.Duration {
+	if queue == "quick" {
+		return time.Minute
+	}
+	return 30 * time.Minute
 }
 
 func TestClaimLimitIsTold(t *testing.T) {
@@ -45,4 +52,40 @@ func TestClaimLimitIsTold(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestLongClaimIsTold: once a run, or a held message, has most of the time behind
+// it that its broker gives it.
+func TestLongClaimIsTold(t *testing.T) {
+	t.Parallel()
+	var long, early, quick *lovage.Handle[Order, string]
+	naps := func(d time.Duration) func(context.Context, Order) (string, error) {
+		return func(context.Context, Order) (string, error) { <-time.After(d); return "", nil }
+	}
+	s := setup{conn: func(c broker.Conn) broker.Conn { return takesAway{rawConn{c}, false} }, tasks: func(app *lovage.App) {
+		long = lovage.Func(app, "t.long", naps(29*time.Minute))
+		early = lovage.Func(app, "t.early", naps(40*time.Minute), lovage.AcksLate(false))
+		quick = lovage.Func(app, "t.quick", naps(50*time.Second))
+	}}
+	s.conf.TaskQueues = []broker.Queue{broker.Named("celery"), broker.Named("quick")}
+	in(t, s, func(x *world) {
+		id := delay(x, long, Order{})
+		first := delay(x, early, Order{})
+		eta := time.Now().UTC().Add(26 * time.Minute).Format("2006-01-02T15:04:05.000000+00:00")
+		x.raw(`{"task":"t.long","id":"held","eta":"`+eta+`"}`, `[[{"do":"x"}],{},{}]`, "")
+		short := delay(x, quick, Order{}, lovage.Queue("quick"))
+		pause(47 * time.Second)
+		x.wantLog(0, "its message is claimed since")
+		pause(4 * time.Second)
+		x.wantLog(1, "Task t.quick["+short+"] runs, and its message is claimed since 48s")
+		pause(22 * time.Minute)
+		x.wantLog(1, "its message is claimed since")
+		pause(3 * time.Minute)
+		x.wantLog(1, "Task t.long["+id+"] runs, and its message is claimed since 24m0s: the broker takes it away after 30m0s")
+		x.wantLog(1, "Task t.long[held] waits, and its message is claimed since 24m0s")
+		x.wantLog(3, "consumer_timeout in rabbitmq.conf, or consumer-timeout in a policy) and tell it in broker_transport_options, set acks_late to false, or split the task")
+		pause(time.Hour)
+		x.wantLog(3, "its message is claimed since")
+		x.wantLog(0, "t.early["+first+"] runs")
+	})
 }

@@ -43,6 +43,9 @@ type job struct {
 	signal  atomic.Int32 // that the run was terminated with; 0: none
 	asks    progress     // of a question to a store, until that is answered
 
+	heir *job // with Worker.mu: the same message, which has come again
+	told bool // by the alarms: that its claim lasts too long
+
 	// force is how the message is settled whatever the outcome; see settle.go.
 	force *verdict
 
@@ -401,6 +404,8 @@ func (j *job) end() {
 	w := j.w
 	w.mu.Lock()
 	delete(w.jobs, j)
+	heir := j.heir
+	j.heir = nil
 	none := len(w.jobs) == 0
 	w.mu.Unlock()
 	j.link.leave()
@@ -408,6 +413,9 @@ func (j *job) end() {
 		ring(w.idle)
 	}
 	ring(w.room)
+	if heir != nil {
+		w.admit(heir, time.Now())
+	}
 	if j.suspect() {
 		if next := w.suspects.leave(j); next != nil {
 			w.admit(next, time.Now())

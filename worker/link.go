@@ -26,6 +26,7 @@ type link struct {
 	renewer  broker.LeaseRenewer   // nil: no leases
 	losses   broker.LossCounter    // nil: ask the result store
 	marker   broker.LossMarker     // for result stores that do not count
+	limiter  broker.ClaimLimiter   // nil: claims last for ever
 	commit   *committer
 
 	mailbox *control.Mailbox // nil: none yet
@@ -66,6 +67,7 @@ func (w *Worker) connect(ctx context.Context) (*link, error) {
 	l.renewer, _ = consumer.(broker.LeaseRenewer)
 	l.losses, _ = consumer.(broker.LossCounter)
 	l.marker, _ = consumer.(broker.LossMarker)
+	l.limiter, _ = conn.(broker.ClaimLimiter)
 	l.finisher, _ = consumer.(broker.AtomicFinisher)
 	l.oneStore = w.back == nil || sameStore(conn, consumer, w.back)
 	l.ctx, l.cancel = context.WithCancelCause(w.base)

@@ -45,7 +45,7 @@ func (w *Worker) shutdown(r stopRequest) {
 	w.noEntry()
 	w.mu.Lock()
 	w.stopping = true
-	var held []*job
+	held := w.heirs()
 	for j, al := range w.holding {
 		if w.alarms.cancel(al) {
 			held = append(held, j)

@@ -113,6 +113,9 @@ func (w *Worker) admit(j *job, now time.Time) {
 		w.later(j, j.r.ETA)
 		return
 	}
+	if w.awaitTwin(j) {
+		return
+	}
 	if j.suspect() && !w.suspects.enter(j) {
 		return
 	}

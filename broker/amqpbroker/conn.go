@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +67,8 @@ type Conn struct {
 // heeds Celery's heartbeat (seconds, 10), connect_timeout (seconds, 10),
 // login_method (PLAIN; AMQPLAIN, EXTERNAL) and frame_max; and of its own:
 // consumer_timeout (seconds, 1800, what rabbitmq.conf says in milliseconds; 0 for
-// none; workers warn of tasks that may run for longer),
+// none; workers warn of what may last, or lasts, too long; the argument
+// x-consumer-timeout of a queue comes before it),
 // passive (declare nothing, for accounts without the right to configure, and do
 // without delays or dead letters if their queues are missing),
 // queue_type and max_priority (of queues that say none), dead_letter_queue
@@ -106,8 +108,30 @@ func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 func (c *Conn) Features() broker.Features {
 	return broker.Features{
 		Delay: !c.lacks.delays, Park: !c.lacks.delays, Priority: c.opt.priority > 0 && c.opt.queueType != "quorum", DeadLetter: !c.lacks.dead,
-		Durable: true, Ordered: true, MaxBody: c.maxBody, ClaimLimit: c.opt.claims,
+		Durable: true, Ordered: true, MaxBody: c.maxBody,
 	}
+}
+
+// ClaimLimit is the queue's argument x-consumer-timeout, which RabbitMQ heeds from
+// 3.12 on, else the option consumer_timeout.
+func (c *Conn) ClaimLimit(queue string) time.Duration {
+	if ms, ok := millis(c.known(queue).Arguments["x-consumer-timeout"]); ok {
+		return ms
+	}
+	return c.opt.claims
+}
+
+func millis(v any) (time.Duration, bool) {
+	switch n := reflect.ValueOf(v); {
+	case v == nil:
+	case n.CanInt():
+		return time.Duration(n.Int()) * time.Millisecond, true
+	case n.CanUint():
+		return time.Duration(n.Uint()) * time.Millisecond, true
+	case n.CanFloat():
+		return time.Duration(n.Float() * float64(time.Millisecond)), true
+	}
+	return 0, false
 }
 
 // StoreID names the server and virtual host.
@@ -185,6 +209,7 @@ var (
 	_ broker.Fanouter      = (*Conn)(nil)
 	_ broker.ReplyQueuer   = (*Conn)(nil)
 	_ broker.ResultQueuer  = (*Conn)(nil)
+	_ broker.ClaimLimiter  = (*Conn)(nil)
 	_ broker.Purger        = (*Conn)(nil)
 	_ broker.Lengther      = (*Conn)(nil)
 	_ broker.DeadLetterer  = (*Conn)(nil)

@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/broker/amqpbroker"
 	"github.com/lovage-go/lovage/internal/testenv"
@@ -307,6 +309,38 @@ func TestServerFaults(t *testing.T) {
 		}
 		s.works(healed)
 		s.logs("PRECONDITION_FAILED - delivery acknowledgement on channel")
+	})
+	t.Run("RunOutlastsTheTimeout", func(t *testing.T) {
+		redis := testenv.Redis(t)
+		log := new(logged)
+		app := lovage.New("proj", lovage.Config{BrokerURL: server.Vhost(t), ResultBackend: redis.URL(redis.DB(t)), TaskDefaultQueue: "q",
+			BrokerTransportOptions: map[string]any{"consumer_timeout": 1.5}}, lovage.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
+		var runs atomic.Int32
+		goOn := make(chan struct{})
+		long := lovage.Func(app, "t.long", func(context.Context, addArgs) (int, error) {
+			n := runs.Add(1)
+			<-goOn
+			return int(n), nil
+		})
+		goWorker(t, app)
+		ctx := limit(t, 60*time.Second)
+		res, err := long.Delay(ctx, addArgs{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &site{T: t, log: log}
+		s.logs("Task t.long[" + res.ID() + "] runs, and its message is claimed since")
+		s.logs("the broker takes it away after 1.5s")
+		s.logs("PRECONDITION_FAILED - delivery acknowledgement on channel")
+		s.logs("Task t.long[" + res.ID() + "] has come again while it runs here")
+		close(goOn)
+		if n, err := res.Get(ctx); err != nil || n != 1 {
+			t.Errorf("the result is %d, %v, want that of the first run", n, err)
+		}
+		s.logs("Task t.long[" + res.ID() + "] has succeeded before and is not run again")
+		if n := runs.Load(); n != 1 {
+			t.Errorf("%d runs", n)
+		}
 	})
 	t.Run("MemoryAlarm", func(t *testing.T) {
 		s := newSite(t, server.Vhost(t), nil)
