@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/lovage-go/lovage/broker"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -41,16 +42,22 @@ func unavailable(ctx context.Context, err error) error {
 }
 
 // handshake sorts the errors of a connection that was not made: a wrong
-// password, virtual host or certificate will not mend itself.
+// password, virtual host or certificate will not mend itself. What the server has
+// not said itself is no refusal: the library takes any end of a connection in its
+// handshake for one, also that of a slow or broken network. A wrong password alone is
+// told by silence, see wrongPassword.
 func handshake(ctx context.Context, err error) error {
+	if errors.Is(err, amqp.ErrSASL) {
+		return err
+	}
+	if e, ok := errors.AsType[*amqp.Error](err); ok && !e.Server {
+		return unavailable(ctx, fmt.Errorf("the connection ended in its handshake (%s)", e.Reason))
+	}
 	switch code(err) {
 	case amqp.AccessRefused:
-		return fmt.Errorf("RabbitMQ refuses this user: check user, password and login_method: %w", err)
+		return refusedUser(err)
 	case amqp.NotAllowed:
 		return fmt.Errorf("RabbitMQ refuses this virtual host: it must exist, and the user needs permissions for it (rabbitmqctl set_permissions): %w", err)
-	}
-	if errors.Is(err, amqp.ErrCredentials) || errors.Is(err, amqp.ErrVhost) || errors.Is(err, amqp.ErrSASL) {
-		return err
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return fmt.Errorf("the server's certificate is not accepted: %w", err)
@@ -59,6 +66,20 @@ func handshake(ctx context.Context, err error) error {
 		return fmt.Errorf("the server's certificate is not accepted: %w", err)
 	}
 	return unavailable(ctx, err)
+}
+
+func refusedUser(err error) error {
+	return fmt.Errorf("RabbitMQ refuses this user: check user, password and login_method: %w", err)
+}
+
+// silence is the time after which RabbitMQ hangs up on a wrong password. It would say
+// why to a client that asks for it, which the library does not.
+const silence = 3 * time.Second
+
+// wrongPassword reports whether a connection that the server has ended in its
+// handshake was ended for that.
+func wrongPassword(err error, after time.Duration) bool {
+	return errors.Is(err, amqp.ErrCredentials) && after >= silence
 }
 
 // fault gives the contract's error for what the library or the server says.

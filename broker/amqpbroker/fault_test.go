@@ -283,6 +283,28 @@ func TestNobodyReads(t *testing.T) {
 	}
 }
 
+// TestCutHandshake: a connection that ends before it is made was not refused, at
+// whatever step.
+func TestCutHandshake(t *testing.T) {
+	t.Parallel()
+	server := testenv.RabbitMQ(t)
+	url := server.Vhost(t)
+	for _, late := range []time.Duration{150, 300, 450, 600, 900} { // of six ways
+		t.Run(fmt.Sprint(int(late)), func(t *testing.T) {
+			t.Parallel()
+			proxy := testenv.NewProxy(t, server.Addr)
+			proxy.Latency(late * time.Millisecond)
+			c, err := amqpbroker.Open(limit(t, 20*time.Second), broker.Config{URL: strings.Replace(url, server.Addr, proxy.Addr, 1), Options: map[string]any{"connect_timeout": 0.8}})
+			if err == nil {
+				t.Fatalf("connected: %v", c.Close())
+			}
+			if !errors.Is(err, broker.ErrUnavailable) {
+				t.Errorf("got %v, want ErrUnavailable", err)
+			}
+		})
+	}
+}
+
 // TestServerFaults: what needs a node of its own, one after the other.
 func TestServerFaults(t *testing.T) {
 	t.Parallel()

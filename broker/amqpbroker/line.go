@@ -140,9 +140,13 @@ func (c *Conn) dial(ctx context.Context, role string) (*session, error) {
 	}
 	wire := &cork{Conn: raw}
 	tap := mend(wire)
+	began := time.Now()
 	conn, err := amqp.Open(tap, cfg)
 	if err != nil {
 		raw.Close()
+		if wrongPassword(err, time.Since(began)) && time.Now().Before(until) {
+			return nil, refusedUser(err)
+		}
 		return nil, handshake(ctx, err)
 	}
 	s := &session{conn: conn, raw: tcp, tap: tap, wire: wire, lost: make(chan struct{})}
