@@ -29,7 +29,8 @@
 // claims for a second; what it has buffered is handed back then.
 //
 // RabbitMQ says redelivered after a hand-back and after a death alike. So
-// Orphaned is set after both, but for what this Conn itself has handed back: a
+// Orphaned is set after both, and, for a while, for what comes for the first time
+// from a server that crashed; but not for what this Conn itself has handed back. A
 // loss may be counted for a message that was only handed back, by another, and
 // one missed when it comes to that other again. The result store counts losses by
 // task id; for one that cannot, rpc://, they are counted in the message, which goes

@@ -229,8 +229,11 @@ func (p *publisher) listen(returns <-chan amqp.Return, confirms <-chan amqp.Conf
 			}
 			p.confirmed(conf)
 		case e := <-closed:
-			for conf := range confirms { // those that came before the end
-				p.confirmed(conf)
+			for ok := confirms != nil; ok; { // those that came before the end
+				var conf amqp.Confirmation
+				if conf, ok = <-confirms; ok {
+					p.confirmed(conf)
+				}
 			}
 			if e == nil {
 				return p.s.why()
