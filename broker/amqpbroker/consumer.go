@@ -150,25 +150,14 @@ func (cs *Consumer) open(ctx context.Context, limit int) error {
 		if err != nil {
 			return err
 		}
-		l, err := cs.openLane(ctx, s, q, window)
+		err = cs.openLane(ctx, s, q, window)
 		if errors.Is(err, broker.ErrNoQueue) { // it was deleted
 			if err = cs.conn.declareBy(ctx, s, []broker.Queue{q}); err == nil {
-				l, err = cs.openLane(ctx, s, q, window)
+				err = cs.openLane(ctx, s, q, window)
 			}
 		}
 		if err != nil {
 			return err
-		}
-		cs.mu.Lock()
-		stale := cs.closed || cs.lanes[q.Name] != nil || !slices.ContainsFunc(cs.queues, func(x broker.Queue) bool { return x.Name == q.Name })
-		if !stale {
-			cs.lanes[q.Name] = l
-		}
-		cs.mu.Unlock()
-		if stale {
-			if err := l.close(ctx); err != nil {
-				return err
-			}
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/lovage-go/lovage/broker"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -48,56 +47,69 @@ type claim struct {
 	settled bool // with lane.mu
 }
 
-// openLane consumes from a queue.
-func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, window int) (*lane, error) {
-	c := cs.conn
+// openLane consumes from a queue. A lane that is open too late for its caller
+// serves the next.
+func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, window int) error {
 	args, err := tableOf(q.Consumer)
 	if err != nil {
-		return nil, fmt.Errorf("consume from queue %q: %w", q.Name, err)
+		return fmt.Errorf("consume from queue %q: %w", q.Name, err)
 	}
 	l := &lane{cs: cs, queue: q, s: s, kept: c.keeps(s, &q), tag: cs.name + "." + token(), window: window, drained: make(chan struct{}), sent: cs.sentFrom(q.Name)}
 	if len(l.tag) > 255 {
 		l.tag = l.tag[len(l.tag)-255:]
 	}
-	var messages <-chan amqp.Delivery
-	var closed chan *amqp.Error
-	var cancelled chan string
-	var asked atomic.Bool // for messages
-	err = s.call(ctx, func() error {
-		ch, err := s.conn.Channel()
-		if err != nil {
-			return err
-		}
-		closed = ch.NotifyClose(make(chan *amqp.Error, 1))
-		cancelled = ch.NotifyCancel(make(chan string, 1))
-		const global = false // each consumer's own: RabbitMQ 4 knows no other
-		if err = ch.Qos(window, 0, global); err == nil {
-			asked.Store(true)
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
-			}
-		}
-		if err == nil {
-			messages, err = ch.Consume(q.Name, l.tag, q.NoAck, q.Exclusive, false, false, args)
-		}
-		if err == nil && ctx.Err() != nil {
-			err = context.Cause(ctx) // nobody waits for it any more
-		}
-		if err != nil {
-			_ = ch.Close() // it is of no use
-			return err
-		}
-		l.ch = ch
-		return nil
-	})
-	if err != nil {
-		if asked.Load() && !isChannelError(err) && !q.NoAck { // the server may have sent messages, and the answer is lost
-			cs.notes.Unseen(q.Name, window)
-		}
-		return nil, fmt.Errorf("consume from queue %q: %w", q.Name, fault(ctx, err))
+	if err := s.call(ctx, func() error { return l.start(ctx, args) }); err != nil {
+		return fmt.Errorf("consume from queue %q: %w", q.Name, fault(ctx, err))
 	}
-	c.group.Go(func() { l.pump(messages, closed, cancelled) })
-	return l, nil
+	return nil
+}
+
+// start opens the channel and has its messages taken.
+func (l *lane) start(ctx context.Context, args amqp.Table) error {
+	cs, q := l.cs, l.queue
+	ch, err := l.s.conn.Channel()
+	if err != nil {
+		return err
+	}
+	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	cancelled := ch.NotifyCancel(make(chan string, 1))
+	const global = false // each consumer's own: RabbitMQ 4 knows no other
+	if err = ch.Qos(l.window, 0, global); err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // nobody waits for it any more
+	}
+	if err != nil {
+		_ = ch.Close() // it is of no use
+		return err
+	}
+	messages, err := ch.Consume(q.Name, l.tag, q.NoAck, q.Exclusive, false, false, args)
+	if err != nil {
+		if !isChannelError(err) && !q.NoAck { // the server may have sent messages, and the answer is lost
+			cs.notes.Unseen(q.Name, l.window)
+		}
+		_ = ch.Close()
+		return err
+	}
+	l.ch = ch
+	cs.conn.group.Go(func() { l.pump(messages, closed, cancelled) })
+	return cs.adopt(ctx, l)
+}
+
+// adopt makes a new lane that of its queue, or closes it if that has one by now.
+func (cs *Consumer) adopt(ctx context.Context, l *lane) error {
+	cs.mu.Lock()
+	name := l.queue.Name
+	stale := cs.closed || cs.lanes[name] != nil || !slices.ContainsFunc(cs.queues, func(q broker.Queue) bool { return q.Name == name })
+	if !stale {
+		cs.lanes[name] = l
+	}
+	cs.mu.Unlock()
+	if !stale {
+		cs.ring()
+		return nil
+	}
+	ctx, cancel := cs.conn.bound(context.WithoutCancel(ctx))
+	defer cancel()
+	return l.close(ctx)
 }
 
 // pump takes deliveries until the channel ends.

@@ -65,6 +65,7 @@ type account struct {
 	back   *note           // the first note of the next run
 	state  string          // what the store had then
 	events []string
+	before []string // events until the connection was cut, if it was
 }
 
 // later reports whether a note is of a later run. Who first speaks of a message
@@ -147,6 +148,34 @@ func (l *ledger) enter(n note) string {
 		l.onRun(n.ID)
 	}
 	return map[bool]string{false: "first", true: "again"}[again]
+}
+
+// cut notes that a connection is about to be lost. An event that is on its way then
+// is lost, or sent again.
+func (l *ledger) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.tasks {
+		a.before = slices.Clone(a.events)
+	}
+}
+
+// first are the events of the first run.
+func (a *account) first() (list []string) {
+	switch {
+	case a.back != nil && a.before != nil:
+		return a.before
+	case a.back != nil:
+		return firstRun(a.events)
+	case a.before == nil:
+		return a.events
+	}
+	for _, e := range a.events {
+		if !slices.Contains(list, e) {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // open lets those on hold go on.

@@ -154,7 +154,8 @@ func testCut(t *testing.T, p place, s stores, e end) {
 	x.start(worker.Config{Hostname: "cut@here", Concurrency: max(p.slots(), 48)})
 	x.send()
 	x.ledger.wait(t, "all run", x.ledger.running(x.cells))
-	x.hearStarted() // what is on its way to monitors would be lost too
+	x.hearStarted()
+	x.ledger.cut()
 	x.proxy.Drop()
 	x.ledger.wait(t, "what the broker takes back has come again", func() bool {
 		for _, c := range x.cells {

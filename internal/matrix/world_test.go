@@ -302,13 +302,12 @@ func (x *world) observed() map[cell]outcome {
 		if a == nil {
 			x.Fatalf("%s was never received\n%s", c, x.log.tail())
 		}
-		o := outcome{State: a.state, Fate: acked, Steps: a.steps, Events: a.events}
+		o := outcome{State: a.state, Fate: acked, Steps: a.steps, Events: a.first()}
 		switch {
 		case a.runs > 2:
 			o.Fate = fmt.Sprintf("ran %d times", a.runs)
 		case a.back != nil:
 			o.Fate = a.fate()
-			o.Events = firstRun(o.Events)
 		case dead[id]:
 			o.Fate = deadLetter
 		}
