@@ -44,6 +44,9 @@ func expect(c cell, p place) outcome {
 	if k == aRevoke && p.pool == "prefork" { // the process dies with the run
 		steps = strings.TrimPrefix(steps, "task_postrun ")
 	}
+	if c.end == cut && k == noEnd && !c.ignore { // its success is stored, whoever has its message
+		steps, _ = after(aSuccess)
+	}
 	o.Steps = strings.Fields("task_received task_prerun BeforeStart Run " + steps)
 	o.Events = strings.Fields("task-received task-started " + events)
 	return o
