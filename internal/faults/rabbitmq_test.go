@@ -232,7 +232,8 @@ func TestRabbitMQServer(t *testing.T) {
 
 func vhostOf(t *testing.T, r *rig) string {
 	t.Helper()
-	u, err := url.Parse(r.direct.BrokerURL)
+	first, _, _ := strings.Cut(r.direct.BrokerURL, ";")
+	u, err := url.Parse(first)
 	if err != nil {
 		t.Fatal(err)
 	}

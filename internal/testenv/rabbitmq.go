@@ -32,9 +32,9 @@ type RabbitServer struct {
 	dir    string
 	epmd   string // port of the node's own port mapper
 	dist   string
-	http   string // host:port of the management plugin
-	conf   string // further lines of rabbitmq.conf
-	mapper *process
+	http   string   // host:port of the management plugin
+	conf   string   // further lines of rabbitmq.conf
+	mapper *process // nil: another node's
 	proc   *process
 	vhosts atomic.Int64
 }
@@ -270,6 +270,8 @@ func (s *RabbitServer) manage(method, path string, body any) error {
 // remove ends the node for good, with its port mapper and its data.
 func (s *RabbitServer) remove() {
 	s.proc.kill()
-	s.mapper.kill()
+	if s.mapper != nil {
+		s.mapper.kill()
+	}
 	_ = os.RemoveAll(s.dir) // what it left open is gone with it
 }
