@@ -73,6 +73,9 @@ run -run ETAFromPython ./broker/amqpbroker -battery
 	echo 'servers misbehave. Held against a ledger outside of the server: each confirmed task ran once, each callback was'
 	echo 'sent once, no slot is taken and nothing is claimed at the end. "Again" is when a task that was sent once the server'
 	echo 'was well had started; 5 s are allowed. "Losses" are connections that the consumer lost.'
+	echo 'On RabbitMQ a task may run again whose acknowledgement was lost with its connection: it does where no result store knows'
+	echo 'that it is done (RPC, Alone). In RabbitMQCaller the network of the caller breaks, and with it its `rpc://` queue: each'
+	echo 'result came, or who waited was told at the deadline that it may be lost.'
 	echo
 	echo '| fault | tasks | repeated | again | losses |'
 	echo '|---|---|---|---|---|'
