@@ -229,18 +229,46 @@ func (p *publisher) listen(returns <-chan amqp.Return, confirms <-chan amqp.Conf
 			}
 			p.confirmed(conf)
 		case e := <-closed:
-			for ok := confirms != nil; ok; { // those that came before the end
-				var conf amqp.Confirmation
-				if conf, ok = <-confirms; ok {
-					p.confirmed(conf)
-				}
-			}
+			p.drain(returns, confirms)
 			if e == nil {
 				return p.s.why()
 			}
 			return e
 		case <-p.s.lost:
 			return p.s.why()
+		}
+	}
+}
+
+// drain takes what came before the end of the channel. The library may be about to
+// hand on a return, and does not close what it notifies when its connection ends in
+// the middle of that.
+func (p *publisher) drain(returns <-chan amqp.Return, confirms <-chan amqp.Confirmation) {
+	for {
+		select {
+		case r, ok := <-returns:
+			if !ok {
+				returns = nil
+				continue
+			}
+			p.returned(r)
+		case conf, ok := <-confirms:
+			if !ok {
+				return
+			}
+			p.confirmed(conf)
+		case <-p.s.lost:
+			for {
+				select {
+				case conf, ok := <-confirms:
+					if !ok {
+						return
+					}
+					p.confirmed(conf)
+				default:
+					return
+				}
+			}
 		}
 	}
 }
