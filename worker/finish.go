@@ -19,6 +19,7 @@ type finish struct {
 
 	outcome *lovage.Outcome // of a run; nil: only a claim ends
 	size    int64           // counted in finishBytes
+	entered bool            // counted
 	done    chan error      // who waits for the answer, or
 	then    func(error)     // who is to be told
 }
@@ -57,13 +58,16 @@ func (f *finish) records() []*protocol.Record {
 	return list
 }
 
-// enter counts the end of a run among those that wait to be kept. It reports
-// false if there is nothing to keep.
+// enter counts a finish among those that wait to be kept, which bound what may be
+// claimed. It reports false if there is nothing to keep.
 func (f *finish) enter() bool {
 	if len(f.publish) == 0 && len(f.store) == 0 && len(f.ends) == 0 && !f.hasClaim {
 		return false
 	}
-	f.size = f.bytes()
+	f.entered, f.size = true, f.bytes()
+	if f.outcome == nil { // the message itself waits, as when it is parked
+		f.size += int64(len(f.job.d.Body))
+	}
 	f.job.w.count.finishing.Add(1)
 	f.job.w.count.finishBytes.Add(f.size)
 	return true
@@ -88,7 +92,7 @@ func (f *finish) answer(err error) {
 	if gone(err) && f.known() {
 		err = nil
 	}
-	if f.outcome != nil {
+	if f.entered {
 		w.count.finishing.Add(-1)
 		w.count.finishBytes.Add(-f.size)
 		ring(w.room)

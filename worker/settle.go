@@ -113,6 +113,7 @@ func (w *Worker) settleThen(j *job, v verdict, then func()) {
 		j.end()
 	}}
 	f.settle(j.settlement(v))
+	f.enter() // those that wait bound what is claimed
 	j.link.commit.put(f)
 }
 
