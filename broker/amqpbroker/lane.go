@@ -54,7 +54,7 @@ func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, wi
 	if err != nil {
 		return fmt.Errorf("consume from queue %q: %w", q.Name, err)
 	}
-	l := &lane{cs: cs, queue: q, s: s, kept: c.keeps(s, &q), tag: cs.name + "." + token(), window: window, drained: make(chan struct{}), sent: cs.sentFrom(q.Name)}
+	l := &lane{cs: cs, queue: q, s: s, kept: cs.conn.keeps(s, &q), tag: cs.name + "." + token(), window: window, drained: make(chan struct{}), sent: cs.sentFrom(q.Name)}
 	if len(l.tag) > 255 {
 		l.tag = l.tag[len(l.tag)-255:]
 	}
