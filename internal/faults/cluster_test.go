@@ -18,6 +18,9 @@ import (
 // task has run in the end, with the dead node away. The test has the package to
 // itself: three nodes beside all the others are too much.
 func TestRabbitMQCluster(t *testing.T) {
+	if !*full {
+		t.Skip("three nodes are too much beside other packages: make battery")
+	}
 	c := testenv.PrivateRabbitCluster(t)
 	s := &plant{T: t}
 	rig := func(strategy string, first *testenv.RabbitServer) *rig {

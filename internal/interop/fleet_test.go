@@ -43,7 +43,7 @@ type fleet struct {
 	python *testenv.PythonSession
 	celery *testenv.CeleryProcess
 	golang *testenv.CeleryProcess // nil: the worker is in this process
-	drops  bool                   // RabbitMQ drops what Python's clients send too late, and nobody is told
+	drops  bool                   // RabbitMQ drops what is sent too late, and nobody is told
 	rpc    bool                   // a result goes to its caller, and to nobody else
 }
 

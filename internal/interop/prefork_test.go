@@ -49,7 +49,7 @@ func TestInteropPrefork(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := start(t, open(t), true)
-			runTable(t, f, map[string]int{"Redis": 300, "RabbitMQ": 294}[name])
+			runTable(t, f, map[string]int{"Redis": 300, "RabbitMQ": 288}[name])
 			t.Run("Stats", f.sameStats)
 			t.Run("Terminate", f.terminates)
 			t.Run("Resize", f.resizes)

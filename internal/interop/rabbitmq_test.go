@@ -11,11 +11,11 @@ import (
 func TestInteropRabbitMQ(t *testing.T) {
 	t.Parallel()
 	redis := testenv.Redis(t)
-	runTable(t, start(t, urls{testenv.RabbitMQ(t).Vhost(t), redis.URL(redis.DB(t))}, false), 294)
+	runTable(t, start(t, urls{testenv.RabbitMQ(t).Vhost(t), redis.URL(redis.DB(t))}, false), 288)
 }
 
 // TestInteropRPC runs it with results that go to their callers as messages.
 func TestInteropRPC(t *testing.T) {
 	t.Parallel()
-	runTable(t, start(t, urls{testenv.RabbitMQ(t).Vhost(t), "rpc://"}, false), 147)
+	runTable(t, start(t, urls{testenv.RabbitMQ(t).Vhost(t), "rpc://"}, false), 144)
 }
