@@ -16,9 +16,9 @@ demo: build ## see it run: two workers, real input, a kill -9, under a minute
 build: ## build the command into bin/
 	$(GO) build -o $(BIN) ./cmd/lovage
 
-test: deps ## vet and every test; needs no C compiler
+test: deps ## vet and every test, a package at a time: each has servers of its own; needs no C compiler
 	$(GO) vet ./...
-	$(GO) test ./...
+	$(GO) test -p 1 ./...
 
 race: deps ## every test under the race detector (installs gcc if it is missing)
 	scripts/deps.sh gcc
