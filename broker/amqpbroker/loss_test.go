@@ -62,7 +62,15 @@ func TestLosses(t *testing.T) {
 				if te, ok := errors.AsType[*lovage.TaskError](err); c.fails && (!ok || te.Type != "WorkerLostError") || !c.fails && (n != 7 || err != nil) {
 					t.Errorf("after %d deaths: got %d, %v, want a failure: %t", c.kills, n, err, c.fails)
 				}
-				if runs, want := x.runs.Load(), int32(c.kills); c.fails && runs != want || !c.fails && runs != want+1 {
+				want := int32(c.kills)
+				if !c.fails {
+					want++
+				}
+				most := want
+				if scheme == "rpc" { // a death right after the copy with the count leaves the original too
+					most += int32(c.kills)
+				}
+				if runs := x.runs.Load(); runs < want || runs > most {
 					t.Errorf("%d runs, %d workers died", runs, c.kills)
 				}
 				conn := open(t, p.broker, options)
