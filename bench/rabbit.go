@@ -223,9 +223,7 @@ func rabbitParked(ctx context.Context, o *options, r *report) error {
 			return err
 		}
 	}
-	title := fmt.Sprintf("%d tasks parked: lovage", n)
-	r.atLeast(title+", other work", "nothing parked: lovage, other work", 0.9)
-	r.atMost(title+", RSS", "nothing parked: lovage, RSS", 1.1)
+	parkedBars(r, n)
 	return nil
 }
 

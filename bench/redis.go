@@ -332,10 +332,15 @@ func redisParked(ctx context.Context, o *options, r *report) error {
 			return err
 		}
 	}
+	parkedBars(r, n)
+	return nil
+}
+
+// parkedBars: what is parked leaves other work and the RSS where they were.
+func parkedBars(r *report, n int) {
 	title := fmt.Sprintf("%d tasks parked: lovage", n)
 	r.atLeast(title+", other work", "nothing parked: lovage, other work", 0.9)
 	r.atMost(title+", RSS", "nothing parked: lovage, RSS", 1.1)
-	return nil
 }
 
 func parkedOnce(ctx context.Context, o *options, r *report, n, work int) error {
