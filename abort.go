@@ -14,7 +14,7 @@ import (
 // Aborted is the state by which a client asks a run to end: that of Celery's
 // contrib.abortable. It is a wish, and no end: the run looks for it with
 // [Request.Aborted], and what it returns is the result.
-const Aborted State = "ABORTED"
+const Aborted = protocol.Aborted
 
 // abortEvery is the least time between two looks of a run into the store.
 const abortEvery = time.Second
@@ -22,7 +22,6 @@ const abortEvery = time.Second
 // abortion is what a run knows of the wish to end it.
 type abortion struct {
 	mu     sync.Mutex // guards what follows
-	asked  bool       // the run can be aborted: it has looked
 	told   bool       // that the store cannot say
 	wanted bool
 	looked time.Time
@@ -30,10 +29,9 @@ type abortion struct {
 
 // Abort asks the run of the task to end, in Go or in Python (AbortableTask), by
 // the state ABORTED in the result store; nothing happens if the task has ended.
-// Whether and when it ends is the run's to decide. A run that stores states of
-// its own in Python may overwrite the wish, as in Celery; so does a task that has
-// not started and stores STARTED: revoke those. With rpc:// no run can see it,
-// and Abort is an error.
+// Whether and when it ends is the run's to decide. The wish stays until then, also
+// for a task that has not started; only what a run in Python stores on its way
+// overwrites it, as in Celery. With rpc:// no run can see it, and Abort is an error.
 func (r *Result[Out]) Abort(ctx context.Context) error {
 	if err := r.core.abort(ctx); err != nil {
 		return fmt.Errorf("abort task %s: %w", r.core.id, err)
@@ -70,37 +68,23 @@ func (r *Result[Out]) IsAborted(ctx context.Context) (bool, error) {
 // Aborted reports whether a client has asked the run to end, in Go or in Python
 // (AbortableAsyncResult.abort). A loop may call it as often as it likes: it reads
 // the result store at most once a second, and waits a second for it at most. Where
-// there is no store that can say it is false, and the log tells so once. After
-// the first call UpdateState looks too, so that it does not overwrite the wish.
+// there is no store that can say it is false, and the log tells so once.
 func (r *Request) Aborted() bool {
 	a := &r.abort
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.asked = true
 	if !a.wanted && (a.looked.IsZero() || time.Since(a.looked) >= abortEvery) {
-		r.lookForAbort(context.Background())
-	}
-	return a.wanted
-}
-
-// keepsAbort reports whether the store has a wish that a state of the run's own
-// would overwrite.
-func (r *Request) keepsAbort(ctx context.Context) bool {
-	a := &r.abort
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.asked && !a.wanted {
-		r.lookForAbort(ctx)
+		r.lookForAbort()
 	}
 	return a.wanted
 }
 
 // lookForAbort reads the store. The caller holds mu.
-func (r *Request) lookForAbort(ctx context.Context) {
+func (r *Request) lookForAbort() {
 	if r.app == nil || r.IsEager {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, abortEvery)
+	ctx, cancel := context.WithTimeout(context.Background(), abortEvery)
 	defer cancel()
 	m, err := r.app.readable(ctx, r.ID)
 	r.abort.looked = time.Now()

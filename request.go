@@ -173,11 +173,8 @@ func (r *Request) Log() *slog.Logger {
 
 // UpdateState stores a state of the task's own, such as PROGRESS, with meta as
 // its result. It needs a result backend; a SUCCESS is never overwritten, nor is
-// the wish to abort a run that looks for it, which is no error: see Aborted.
+// the wish to abort the run, and neither is an error.
 func (r *Request) UpdateState(ctx context.Context, state State, meta any) error {
-	if r.keepsAbort(ctx) {
-		return nil
-	}
 	return r.app.storeState(ctx, r, state, meta)
 }
 

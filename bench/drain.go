@@ -75,7 +75,7 @@ func drainOnce(ctx context.Context, q queue, n int, w, srv *process) (d drained,
 			return d, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	released := time.Now()
 	if err := q.release(ctx); err != nil {

@@ -124,7 +124,7 @@ func rabbitFlat(ctx context.Context, o *options, r *report) error {
 			return err
 		}
 	}
-	r.note("Of a backlog on RabbitMQ up to 15,000 tasks are taken at a time, and what was taken of a long one is not replaced.")
+	r.note("Of a backlog on RabbitMQ up to 15,000 tasks are taken at a time; what was taken of a long one is replaced before the next round.")
 	for n := 10_000; n <= most; n *= 10 {
 		r.atLeast(fmt.Sprintf("backlog of %d: lovage", n), "backlog of 1000: lovage", 0.85)
 	}
@@ -139,15 +139,13 @@ func flatAt(ctx context.Context, o *options, r *report, peers []peer, n int, las
 	defer opened.close()
 	q := opened.(*rabbitQueue)
 	take, times := min(n, 15_000), max(1, min(5, 10_000/n))
-	if n > take { // a backlog that lasts for all rounds
-		began := time.Now()
-		if _, err := q.fill(ctx, n, ""); err != nil {
-			return err
-		}
-		r.progress(fmt.Sprintf("  %d filled in %s", n, time.Since(began).Round(time.Second)))
-	}
 	for range 2 * o.rounds {
 		for _, p := range peers {
+			if n > take { // a backlog that stays
+				if err := q.fillUp(ctx, n); err != nil {
+					return err
+				}
+			}
 			d, err := takeOf(ctx, o, q, p, take, times, n > take)
 			if err != nil {
 				return fmt.Errorf("backlog of %d: %s: %w", n, p.name(), err)

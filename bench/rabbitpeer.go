@@ -140,6 +140,16 @@ func (q *rabbitQueue) fill(ctx context.Context, n int, eta string) (time.Duratio
 	})
 }
 
+// fillUp has n tasks in the queue, which nobody consumes from.
+func (q *rabbitQueue) fillUp(ctx context.Context, n int) error {
+	s, err := q.ch.QueueDeclarePassive(workList, true, false, false, false, nil)
+	if err != nil {
+		return err
+	}
+	_, err = q.fill(ctx, n-s.Messages, "")
+	return err
+}
+
 // hold stops the worker's consumer: messages cannot be moved from another queue.
 func (q *rabbitQueue) hold(ctx context.Context, n int) error {
 	if err := q.pause(ctx, n); err != nil {

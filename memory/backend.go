@@ -7,7 +7,6 @@ import (
 
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
-	"github.com/lovage-go/lovage/protocol"
 )
 
 // results is the backend half of a store, guarded by store.mu.
@@ -47,10 +46,10 @@ func deadline(now time.Time, d time.Duration) time.Time {
 	return now.Add(d)
 }
 
-// store writes a record unless it would undo a success.
+// store writes a record unless the one that is there does not yield to it.
 func (rs *results) store(rec *backend.Record, now time.Time) {
 	old := rs.records[rec.TaskID]
-	if old.live(now) && old.rec.State == protocol.Success && rec.State != protocol.Success {
+	if old.live(now) && !old.rec.State.Yields(rec.State) {
 		return
 	}
 	if len(rs.records) >= rs.sweepAt {

@@ -62,6 +62,23 @@ var recordCases = []testCase{
 		w.store(record("b", protocol.Started, "1"), record("b", protocol.Success, "2"), record("b", protocol.Failure, "3"))
 		w.want("b", "2") // in one call as well
 	}},
+	{"Record/AbortedUntilTheEnd", []Ability{Shared}, func(w *world) {
+		for _, end := range []protocol.State{protocol.Success, protocol.Failure, protocol.Revoked} {
+			id := string(end)
+			document := func(s protocol.State) *backend.Record {
+				return record(id, s, fmt.Sprintf(`{"status": %q, "result": null}`, s))
+			}
+			w.store(document(protocol.Started), document(protocol.Aborted))
+			wish := string(document(protocol.Aborted).Meta)
+			w.want(id, wish)
+			for _, s := range []protocol.State{protocol.Received, protocol.Started, protocol.Retry, "PROGRESS"} {
+				w.must(w.other().Store(w.ctx, document(s)))
+				w.want(id, wish)
+			}
+			w.store(document(end), document(protocol.Aborted)) // in one call as well
+			w.want(id, string(document(end).Meta))
+		}
+	}},
 	{"Record/SuccessAfterSuccess", nil, func(w *world) {
 		w.store(record("a", protocol.Success, "1"))
 		w.store(record("a", protocol.Success, "2"))

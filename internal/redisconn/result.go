@@ -16,25 +16,30 @@ const (
 
 // StoreLua defines two functions, for a script that has the locals ARGV and call.
 // store(i) stores the result that begins at ARGV[i], as [AppendStore] writes it,
-// and returns the index after it. A success is never overwritten by another state.
-// Celery's document tells its state in its first member; a document of another form
-// has a mark beside it while it is a success. keep(key, px, meta) stores a success
+// and returns the index after it. What is stored stays where its state does not yield
+// to the new one: see protocol.State.Yields. Celery's document tells its state in its
+// first member; a document of another form has a mark beside it while it is a success. keep(key, px, meta) stores a success
 // whose document tells its state.
 const StoreLua = `
 local function keep(key, px, meta)
   if px == '0' then call('SET', key, meta) else call('SET', key, meta, 'PX', px) end
   call('PUBLISH', key, meta)
 end
-local function succeeded(key, mark)
-  local v = call('GET', key)
+local keeps = {
+  ended = { SUCCESS = true },
+  passing = { SUCCESS = true, ABORTED = true },
+  wish = { SUCCESS = true, FAILURE = true, REVOKED = true },
+}
+local function stays(key, mark, mode)
+  local v = keeps[mode] and call('GET', key)
   if not v then return false end
   local state = string.match(v, '^{"status": ?"([^"]*)"')
-  if state then return state == 'SUCCESS' end
+  if state then return keeps[mode][state] end
   return call('EXISTS', mark) == 1
 end
 local function store(i)
   local key, mark, mode, px, meta = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
-  if mode == 'other' and succeeded(key, mark) then return i + 5 end
+  if stays(key, mark, mode) then return i + 5 end
   if mode == 'marked' then
     if px == '0' then call('SET', mark, '1') else call('SET', mark, '1', 'PX', px) end
   end
@@ -45,14 +50,22 @@ end
 
 // AppendStore appends the arguments of one store.
 func (c *Client) AppendStore(args []string, prefix string, r *protocol.Record) []string {
-	mode := "other"
-	if r.State == protocol.Success {
-		mode = "marked"
-		if StateOf(r.Meta) == protocol.Success {
-			mode = "success"
-		}
+	return append(args, prefix+TaskKey+r.TaskID, c.MarkKey(prefix, r.TaskID), mode(r), Milliseconds(r.Expires), string(r.Meta))
+}
+
+// mode tells the script what gives way to the record.
+func mode(r *protocol.Record) string {
+	switch {
+	case r.State == protocol.Success && StateOf(r.Meta) != protocol.Success:
+		return "marked"
+	case r.State == protocol.Success:
+		return "success"
+	case r.State == protocol.Aborted:
+		return "wish"
+	case r.State.Ready():
+		return "ended"
 	}
-	return append(args, prefix+TaskKey+r.TaskID, c.MarkKey(prefix, r.TaskID), mode, Milliseconds(r.Expires), string(r.Meta))
+	return "passing"
 }
 
 // MarkKey is where the success of a document of another form is marked. In a

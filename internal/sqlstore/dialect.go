@@ -163,7 +163,10 @@ var sqliteDialect = &dialect{
 
 	stResultStore: `INSERT INTO lovage_result (seq, task_id, state, meta, group_id, expires) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (task_id) DO UPDATE SET seq = excluded.seq, state = excluded.state, meta = excluded.meta, group_id = excluded.group_id, expires = excluded.expires
-		WHERE lovage_result.state <> 'SUCCESS' OR excluded.state = 'SUCCESS' OR lovage_result.expires <= ?`,
+		WHERE lovage_result.expires <= ? OR CASE lovage_result.state
+			WHEN 'SUCCESS' THEN excluded.state = 'SUCCESS'
+			WHEN 'ABORTED' THEN excluded.state IN ('SUCCESS', 'FAILURE', 'REVOKED', 'ABORTED')
+			ELSE excluded.state <> 'ABORTED' OR lovage_result.state NOT IN ('FAILURE', 'REVOKED') END`,
 	stResultFetch:   `SELECT state, meta, group_id, expires FROM lovage_result WHERE task_id = ?`,
 	stResultDelete:  `DELETE FROM lovage_result WHERE task_id = ?`,
 	stResultSince:   `SELECT seq, task_id FROM lovage_result WHERE seq > ? ORDER BY seq LIMIT ?`,

@@ -11,7 +11,8 @@ type Result struct {
 	Expires time.Duration // from now; 0: never
 }
 
-// Store writes a result. A stored SUCCESS yields only to another SUCCESS.
+// Store writes a result, unless the state that is stored does not yield to it: see
+// protocol.State.Yields.
 func (tx *Tx) Store(r *Result) error {
 	seq, err := tx.next()
 	if err != nil {
