@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"time"
 
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
@@ -143,9 +144,18 @@ func (a *App) publishDeadline(ctx context.Context) (context.Context, context.Can
 	if _, ok := ctx.Deadline(); ok || limit <= 0 {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, limit,
-		fmt.Errorf("not published within broker_publish_timeout (%s): %w", limit, broker.ErrUnavailable))
+	return context.WithTimeoutCause(ctx, limit, notPublished(limit))
 }
+
+// notPublished is the end of a publish that took as long as this. Each publish has
+// one ready: its text is written when it is read.
+type notPublished time.Duration
+
+func (d notPublished) Error() string {
+	return fmt.Sprintf("not published within broker_publish_timeout (%s): %s", time.Duration(d), broker.ErrUnavailable)
+}
+
+func (notPublished) Unwrap() error { return broker.ErrUnavailable }
 
 // callDefaults are what the class and the declaration give to every call.
 func (d *Definition) callDefaults() *options {

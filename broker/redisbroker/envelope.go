@@ -30,11 +30,8 @@ func (c *Conn) appendEnvelope(b []byte, m *broker.Message) []byte {
 	if p.ReplyTo != "" {
 		b = append(pyjson.AppendString(append(b, `"reply_to": `...), p.ReplyTo), ", "...)
 	}
-	for _, k := range slices.Sorted(maps.Keys(p.Extra)) {
-		if !ownProperty(k) {
-			b = append(pyjson.AppendString(b, k), ": "...)
-			b = append(pyjson.AppendString(b, p.Extra[k]), ", "...)
-		}
+	if len(p.Extra) > 0 {
+		b = appendExtra(b, p.Extra)
 	}
 	if p.DeliveryMode != 0 {
 		b = append(strconv.AppendInt(append(b, `"delivery_mode": `...), int64(p.DeliveryMode), 10), ", "...)
@@ -52,6 +49,16 @@ func (c *Conn) appendEnvelope(b []byte, m *broker.Message) []byte {
 	b = append(b, `"body_encoding": "base64", "delivery_tag": "`...)
 	b = c.newTag(b)
 	return append(b, `"}}`...)
+}
+
+func appendExtra(b []byte, extra map[string]string) []byte {
+	for _, k := range slices.Sorted(maps.Keys(extra)) {
+		if !ownProperty(k) {
+			b = append(pyjson.AppendString(b, k), ": "...)
+			b = append(pyjson.AppendString(b, extra[k]), ", "...)
+		}
+	}
+	return b
 }
 
 func appendText(b []byte, s string) []byte {
