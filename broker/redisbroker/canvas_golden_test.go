@@ -251,7 +251,7 @@ func runGolden(t *testing.T, url string, g *goldenCanvas, old bool) {
 		settled = s.Active+s.Reserved+s.Finishing == 0
 	}
 	stop()
-	if err := <-ended; err != nil {
+	if err := testenv.End(t, ended, func() { w.Stop(worker.Cold) }); err != nil {
 		t.Error(err)
 	}
 	if err := app.Close(context.Background()); err != nil {

@@ -39,7 +39,7 @@ func TestInterop(t *testing.T) {
 	go func() { ended <- w.Run(running) }()
 	defer func() {
 		stop()
-		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+		if err := testenv.End(t, ended, func() { w.Stop(worker.Cold) }); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 		if err := shop.Close(context.Background()); err != nil {

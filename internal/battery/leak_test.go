@@ -14,6 +14,7 @@ import (
 	"github.com/lovage-go/lovage/backend"
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/events"
+	"github.com/lovage-go/lovage/internal/testenv"
 	"github.com/lovage-go/lovage/memory"
 	"github.com/lovage-go/lovage/worker"
 )
@@ -115,7 +116,7 @@ func live(t *testing.T, app *lovage.App, how worker.How) {
 	}
 	cancel()
 	w.Stop(how)
-	if err := <-ended; err != nil {
+	if err := testenv.End(t, ended, func() { w.Stop(worker.Cold) }); err != nil {
 		t.Errorf("Run: %v", err)
 	}
 	for kind := ""; kind != events.WorkerOffline; {

@@ -46,77 +46,69 @@ for line in sys.stdin:
 // TestInteropAbort: each language aborts the runs of the other.
 func TestInteropAbort(t *testing.T) {
 	t.Parallel()
-	redis := testenv.Redis(t)
-	for name, open := range map[string]func() urls{
-		"Redis":    func() urls { u := redis.URL(redis.DB(t)); return urls{u, u} },
-		"RabbitMQ": func() urls { return urls{testenv.RabbitMQ(t).Vhost(t), redis.URL(redis.DB(t))} },
-	} {
-		u := open()
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			source := strings.NewReplacer("BROKER", u.Broker, "RESULTS", u.Results).Replace(abortProject)
-			testenv.CeleryWorker(t, "proj", source, "-P", "solo", "-n", "py@host")
-			python := testenv.StartPython(t, map[string]string{"proj": source}, abortClient)
-			app := lovage.New("go", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results, TaskDefaultQueue: "go"})
-			wait := lovage.Func(app, "go.wait", func(ctx context.Context, _ lovage.Args) (string, error) {
-				r, tick := lovage.RequestFrom(ctx), time.NewTicker(time.Millisecond)
-				defer tick.Stop()
-				for n := 0; !r.Aborted(); n++ { // and does not overwrite the wish
-					if err := r.UpdateState(ctx, "PROGRESS", map[string]any{"n": n}); err != nil {
-						return "", err
-					}
-					select {
-					case <-tick.C:
-					case <-ctx.Done():
-						return "", context.Cause(ctx)
-					}
+	brokers(t, func(t *testing.T, u urls) {
+		source := strings.NewReplacer("BROKER", u.Broker, "RESULTS", u.Results).Replace(abortProject)
+		testenv.CeleryWorker(t, "proj", source, "-P", "solo", "-n", "py@host")
+		python := testenv.StartPython(t, map[string]string{"proj": source}, abortClient)
+		app := lovage.New("go", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results, TaskDefaultQueue: "go"})
+		wait := lovage.Func(app, "go.wait", func(ctx context.Context, _ lovage.Args) (string, error) {
+			r, tick := lovage.RequestFrom(ctx), time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for n := 0; !r.Aborted(); n++ { // and does not overwrite the wish
+				if err := r.UpdateState(ctx, "PROGRESS", map[string]any{"n": n}); err != nil {
+					return "", err
 				}
-				return "aborted in Go", nil
-			})
-			runGo(t, app, worker.Config{Hostname: "go@host", Concurrency: 2})
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-
-			res, err := app.Send(ctx, "py.wait", lovage.Args{}, lovage.Queue("py"))
-			if err != nil {
-				t.Fatal(err)
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+					return "", context.Cause(ctx)
+				}
 			}
-			if err := res.Abort(ctx); err != nil {
-				t.Fatal(err)
-			}
-			if got, err := res.Get(ctx); err != nil || got != "aborted in Python" {
-				t.Errorf("a run in Python: got %v, %v", got, err)
-			}
-			mine, err := wait.Delay(ctx, lovage.Args{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := mine.Wait(ctx, func(m *lovage.Meta) bool { return m.Status == "PROGRESS" }); err != nil {
-				t.Fatal(err)
-			}
-			ask(t, python, "abort "+mine.ID())
-			if got := ask(t, python, "get "+mine.ID()); got != "aborted in Go" {
-				t.Errorf("a run in Go: got %q", got)
-			}
-
-			ask(t, python, "abort nobody-1")
-			if is, err := app.Result("nobody-1").IsAborted(ctx); err != nil || !is {
-				t.Errorf("IsAborted of what Python aborted: got %t, %v", is, err)
-			}
-			if err := app.Result("nobody-2").Abort(ctx); err != nil {
-				t.Fatal(err)
-			}
-			if got := ask(t, python, "is_aborted nobody-2"); got != "True" {
-				t.Errorf("is_aborted of what Go aborted: got %s", got)
-			}
-			if err := mine.Abort(ctx); err != nil {
-				t.Fatal(err)
-			}
-			if got, err := mine.State(ctx); err != nil || got != lovage.Success {
-				t.Errorf("what had ended: got %s, %v; want it as it was", got, err)
-			}
+			return "aborted in Go", nil
 		})
-	}
+		runGo(t, app, worker.Config{Hostname: "go@host", Concurrency: 2})
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+
+		res, err := app.Send(ctx, "py.wait", lovage.Args{}, lovage.Queue("py"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := res.Abort(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := res.Get(ctx); err != nil || got != "aborted in Python" {
+			t.Errorf("a run in Python: got %v, %v", got, err)
+		}
+		mine, err := wait.Delay(ctx, lovage.Args{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mine.Wait(ctx, func(m *lovage.Meta) bool { return m.Status == "PROGRESS" }); err != nil {
+			t.Fatal(err)
+		}
+		ask(t, python, "abort "+mine.ID())
+		if got := ask(t, python, "get "+mine.ID()); got != "aborted in Go" {
+			t.Errorf("a run in Go: got %q", got)
+		}
+
+		ask(t, python, "abort nobody-1")
+		if is, err := app.Result("nobody-1").IsAborted(ctx); err != nil || !is {
+			t.Errorf("IsAborted of what Python aborted: got %t, %v", is, err)
+		}
+		if err := app.Result("nobody-2").Abort(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, python, "is_aborted nobody-2"); got != "True" {
+			t.Errorf("is_aborted of what Go aborted: got %s", got)
+		}
+		if err := mine.Abort(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := mine.State(ctx); err != nil || got != lovage.Success {
+			t.Errorf("what had ended: got %s, %v; want it as it was", got, err)
+		}
+	})
 }
 
 func ask(t *testing.T, python *testenv.PythonSession, line string) string {
@@ -126,32 +118,4 @@ func ask(t *testing.T, python *testenv.PythonSession, line string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(got))
-}
-
-// runGo runs a worker of app until the test ends.
-func runGo(t *testing.T, app *lovage.App, cfg worker.Config) *worker.Worker {
-	t.Helper()
-	ready, ended := make(chan struct{}), make(chan error, 1)
-	cfg.Ready = func(worker.Info) { close(ready) }
-	w := worker.New(app, cfg)
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { ended <- w.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the worker: %v", err)
-		}
-		if err := app.Close(context.Background()); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	select {
-	case <-ready:
-	case err := <-ended:
-		ended <- err
-		t.Fatalf("the worker ended at once: %v", err)
-	case <-time.After(time.Minute):
-		t.Fatal("the worker is not ready after a minute")
-	}
-	return w
 }

@@ -145,10 +145,11 @@ func start(t *testing.T, u urls, processes bool) *fleet {
 		defer close(started)
 		if processes {
 			f.golang = testenv.Again(t, roleKey, role{Prefork: &u}.String())
-		} else {
-			goWorker(t, withTasks(newApp(u, io.Discard)))
 		}
 	}()
+	if !processes {
+		runGo(t, withTasks(newApp(u, io.Discard)), goConfig())
+	}
 	f.celery = testenv.CeleryWorker(t, "project", source, "-P", pool, "-c", "4", "-n", "py@test",
 		"-Q", shared+","+queue(python)+",py.direct,py.topic,py.fanout", "--prefetch-multiplier=1", "--without-gossip", "--without-mingle")
 	f.python = testenv.StartPython(t, map[string]string{"project": source}, "import project; project.serve()")
@@ -159,30 +160,6 @@ func start(t *testing.T, u urls, processes bool) *fleet {
 // goConfig is what the Go worker is given.
 func goConfig() worker.Config {
 	return worker.Config{Hostname: "go@test", Concurrency: slots, Queues: []string{shared, queue(golang), "go.direct", "go.topic", "go.fanout"}}
-}
-
-func goWorker(t *testing.T, app *lovage.App) {
-	ready := make(chan struct{})
-	cfg := goConfig()
-	cfg.Ready = func(worker.Info) { close(ready) }
-	w := worker.New(app, cfg)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, app.Close(context.Background())); err != nil {
-			t.Errorf("worker: %v", err)
-		}
-	})
-	select {
-	case <-ready:
-	case err := <-ended:
-		ended <- nil
-		t.Errorf("worker: %v", err)
-	case <-time.After(20 * time.Second):
-		t.Error("the Go worker is not ready after 20 s")
-	}
 }
 
 // send has a client of a language send a call.

@@ -81,60 +81,52 @@ func (p *party) hears(t *testing.T, what string) {
 // not lost to two winners, once.
 func TestInteropGossip(t *testing.T) {
 	t.Parallel()
-	redis := testenv.Redis(t)
-	for name, open := range map[string]func() urls{
-		"Redis":    func() urls { u := redis.URL(redis.DB(t)); return urls{u, u} },
-		"RabbitMQ": func() urls { return urls{testenv.RabbitMQ(t).Vhost(t), redis.URL(redis.DB(t))} },
-	} {
-		u := open()
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := &party{heard: map[string]bool{}, change: make(chan struct{})}
-			goWorker := func(name string) {
-				app := lovage.New("go", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results, TaskDefaultQueue: "go"})
-				lovage.Func(app, "t.elected", func(ctx context.Context, _ lovage.Args) (string, error) {
-					return "Go ran " + lovage.RequestFrom(ctx).ID, nil
-				})
-				runGo(t, app, p.of(name))
-			}
-			goWorker("go1@host")
-			goWorker("go2@host")
-			source := strings.NewReplacer("BROKER", u.Broker, "RESULTS", u.Results).Replace(gossipProject)
-			py := testenv.CeleryWorker(t, "proj", source, "-P", "solo", "-n", "py@host", "-l", "DEBUG")
-			python := testenv.StartPython(t, map[string]string{"proj": source}, gossipClient)
-			p.hears(t, "go1@host: joined go2@host")
-			p.hears(t, "go1@host: joined py@host")
-			p.hears(t, "go2@host: joined py@host")
-			for _, name := range []string{"go1", "go2"} {
-				waitLog(t, py, name+"@host joined the party")
-			}
+	brokers(t, func(t *testing.T, u urls) {
+		p := &party{heard: map[string]bool{}, change: make(chan struct{})}
+		goWorker := func(name string) {
+			app := lovage.New("go", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results, TaskDefaultQueue: "go"})
+			lovage.Func(app, "t.elected", func(ctx context.Context, _ lovage.Args) (string, error) {
+				return "Go ran " + lovage.RequestFrom(ctx).ID, nil
+			})
+			runGo(t, app, p.of(name))
+		}
+		goWorker("go1@host")
+		goWorker("go2@host")
+		source := strings.NewReplacer("BROKER", u.Broker, "RESULTS", u.Results).Replace(gossipProject)
+		py := testenv.CeleryWorker(t, "proj", source, "-P", "solo", "-n", "py@host", "-l", "DEBUG")
+		python := testenv.StartPython(t, map[string]string{"proj": source}, gossipClient)
+		p.hears(t, "go1@host: joined go2@host")
+		p.hears(t, "go1@host: joined py@host")
+		p.hears(t, "go2@host: joined py@host")
+		for _, name := range []string{"go1", "go2"} {
+			waitLog(t, py, name+"@host joined the party")
+		}
 
-			client := lovage.New("client", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results})
-			t.Cleanup(func() { _ = client.Close(context.Background()) })
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			for i := range 6 {
-				id := fmt.Sprint("elected-", i)
-				if i%2 == 0 {
-					ask(t, python, "elect "+id)
-				} else if _, err := client.Control().Election(ctx, id, "task", map[string]any{
-					"task": "t.elected", "args": []any{}, "kwargs": map[string]any{}, "options": map[string]any{"task_id": id}, "subtask_type": nil, "immutable": false,
-				}, control.Options{}); err != nil {
-					t.Fatal(err)
-				}
-				got, err := lovage.ResultOf[string](client, id).Get(ctx)
-				if err != nil || !strings.HasSuffix(got, " ran "+id) {
-					t.Fatalf("election %d: got %q, %v\n%s", i, got, err, py.Log())
-				}
-				waitLog(t, py, "elected for '"+id+"'", "I won the election '"+id+"'")
+		client := lovage.New("client", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results})
+		t.Cleanup(func() { _ = client.Close(context.Background()) })
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		for i := range 6 {
+			id := fmt.Sprint("elected-", i)
+			if i%2 == 0 {
+				ask(t, python, "elect "+id)
+			} else if _, err := client.Control().Election(ctx, id, "task", map[string]any{
+				"task": "t.elected", "args": []any{}, "kwargs": map[string]any{}, "options": map[string]any{"task_id": id}, "subtask_type": nil, "immutable": false,
+			}, control.Options{}); err != nil {
+				t.Fatal(err)
 			}
-			if log := py.Log(); strings.Contains(log, "Traceback") {
-				t.Errorf("Python's worker stumbles:\n%s", log)
+			got, err := lovage.ResultOf[string](client, id).Get(ctx)
+			if err != nil || !strings.HasSuffix(got, " ran "+id) {
+				t.Fatalf("election %d: got %q, %v\n%s", i, got, err, py.Log())
 			}
-			py.Stop(t)
-			p.hears(t, "go1@host: left py@host")
-		})
-	}
+			waitLog(t, py, "elected for '"+id+"'", "I won the election '"+id+"'")
+		}
+		if log := py.Log(); strings.Contains(log, "Traceback") {
+			t.Errorf("Python's worker stumbles:\n%s", log)
+		}
+		py.Stop(t)
+		p.hears(t, "go1@host: left py@host")
+	})
 }
 
 // waitLog waits until a worker has logged one of the texts.
