@@ -3,6 +3,7 @@
 package worker_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -284,6 +285,33 @@ func TestPreforkIdle(t *testing.T) {
 
 // TestPreforkChords ends chords whose members run in children: one with all
 // results, one by a member whose process dies and whose errback is code.
+// TestPreforkAbort: a run in a child, with a connection of its own to the result
+// store, sees that a client wants it to end.
+func TestPreforkAbort(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	for name, url := range map[string]string{"SQLite": "sqlite://" + filepath.Join(t.TempDir(), "abort.db"), "Redis": server.URL(server.DB(t))} {
+		for _, pool := range []string{"prefork", "goroutine"} { // where the task asks for isolation
+			t.Run(name+"/"+pool, func(t *testing.T) {
+				t.Parallel()
+				y := newYard(t, lovage.Config{BrokerURL: url, ResultBackend: url, TaskDefaultQueue: pool}, worker.Config{Pool: pool, Isolated: 1}, "LOVAGE_TEST_URL="+url).start()
+				r := y.send(Errand{Do: "abort"})
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				if _, err := r.Wait(ctx, func(m *lovage.Meta) bool { return m.Status == "PROGRESS" }); err != nil {
+					t.Fatal(err)
+				}
+				if err := r.Abort(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if pid, err := y.get(r); err != nil || pid == os.Getpid() {
+					t.Errorf("got %d, %v; want the run to end in a child", pid, err)
+				}
+			})
+		}
+	}
+}
+
 func TestPreforkChords(t *testing.T) {
 	t.Parallel()
 	t.Run("Looked", func(t *testing.T) { // for by celery.chord_unlock

@@ -87,6 +87,17 @@ func (t *errand) Run(ctx context.Context, in Errand) (int, error) {
 		if _, err := other.Get(lovage.AllowJoin(ctx)); err != nil {
 			return pid, err
 		}
+	case "abort":
+		for n := 0; !r.Aborted(); n++ { // nor is the wish overwritten
+			if err := r.UpdateState(ctx, "PROGRESS", map[string]any{"n": n}); err != nil {
+				return pid, err
+			}
+			select {
+			case <-time.After(time.Millisecond):
+			case <-ctx.Done():
+				return pid, context.Cause(ctx)
+			}
+		}
 	case "reject":
 		return pid, lovage.Reject(errBoom, false)
 	case "ignore":
