@@ -215,6 +215,9 @@ func (a *App) Freeze() error {
 			a.freezeErr = a.resolve()
 		}
 		a.mu.Unlock()
+		if a.freezeErr == nil {
+			a.warnOfOptions()
+		}
 	})
 	if a.freezeErr == nil && !a.told.Load() && !a.told.Swap(true) { // no sync.Once: receivers use the App
 		if a.Signals.OnAfterConfigure.Connected() {

@@ -2,3 +2,8 @@ package lovage
 
 // Resolve shows the tests what the rest of the package reads.
 func Resolve(c Config) (*resolved, error) { return c.resolve() }
+
+// The tables of transport options.
+var BrokerOptions, ResultOptions = brokerOptions, resultOptions
+
+type TransportOption = transportOption

@@ -3,6 +3,7 @@ package lovage_test
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/lovage-go/lovage"
@@ -77,6 +78,16 @@ is known: a configuration file of Celery's is read as it is. ` + "`report`" + ` 
 		row(code(s.Name), code(s.Field), code(s.Default), cmp.Or(s.Unit, typeWord(s.Type)), doc, s.Since, code(s.Old))
 	}
 	b.WriteByte('\n')
+	rows := slices.Clone(lovage.BrokerOptions)
+	for _, name := range []string{"broker_transport_options", "result_backend_transport_options"} {
+		head("In `"+name+"`", "Names are kombu's where the thing is. An option that the driver does not heed is a warning.", "option", "drivers", "meaning, and default")
+		slices.SortFunc(rows, func(a, b lovage.TransportOption) int { return cmp.Compare(a.Name, b.Name) })
+		for _, r := range rows {
+			row(code(r.Name), cmp.Or(strings.ReplaceAll(r.Of, " ", ", "), "none"), cmp.Or(r.Doc, r.Refused))
+		}
+		b.WriteByte('\n')
+		rows = slices.Clone(lovage.ResultOptions)
+	}
 	head("Of features to come", "Setting one of these is a warning.", "setting", "needs", "default", "unit", "meaning", "old name")
 	for _, s := range known {
 		row(code(s.Name), s.Planned, code(s.Default), cmp.Or(s.Unit, typeWord(s.Type)), s.Doc, code(s.Old))
