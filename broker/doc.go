@@ -10,6 +10,7 @@
 //	results as messages                   ResultQueuer
 //	purge                                 Purger
 //	queue lengths                         Lengther
+//	list the bindings of exchanges        BindingLister
 //	look without taking                   Peeker
 //	list what waits for its time          DelayPeeker
 //	pause and resume a queue              Pauser

@@ -78,6 +78,17 @@ type Lengther interface {
 	Lengths(ctx context.Context, queues ...string) (map[string]Length, error)
 }
 
+// Bound is a queue that takes what its exchange gets with a routing key; of a
+// topic exchange, a pattern.
+type Bound struct{ Queue, Exchange, RoutingKey string }
+
+// BindingLister lists the bindings of queues, in any order: of each exchange that
+// the broker knows, and of those named, which another program may have declared
+// where this one does not see it.
+type BindingLister interface {
+	Bindings(ctx context.Context, exchanges ...string) ([]Bound, error)
+}
+
 // Peeker looks at waiting messages without claiming them, next one first.
 type Peeker interface {
 	Peek(ctx context.Context, queue string, offset, limit int) ([]Delivery, error)

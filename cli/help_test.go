@@ -10,7 +10,7 @@ import (
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
-	commands := []string{"call", "dead", "dead list", "dead show", "dead requeue", "dead drop", "purge", "queue", "queue pause", "queue resume", "queue unpark", "queues", "report", "result", "status", "tasks", "version", "worker"}
+	commands := []string{"call", "dead", "dead list", "dead show", "dead requeue", "dead drop", "list", "list bindings", "purge", "queue", "queue pause", "queue resume", "queue unpark", "queues", "report", "result", "status", "tasks", "version", "worker"}
 	golden(t, "help", s.ok("--help"))
 	for _, c := range commands {
 		golden(t, "help_"+strings.ReplaceAll(c, " ", "_"), s.ok(append(strings.Fields(c), "--help")...))
@@ -41,7 +41,7 @@ func TestWrongUsage(t *testing.T) {
 	s := newShell(t)
 	var b strings.Builder
 	for _, args := range [][]string{
-		{"resutl"}, {"flower"}, {"list", "bindings"}, {"nothinglikeit"}, {"help", "resutl"}, {"help", "flower"},
+		{"resutl"}, {"flower"}, {"list", "queues"}, {"list", "bindings", "x"}, {"nothinglikeit"}, {"help", "resutl"}, {"help", "flower"},
 		{"call"}, {"call", "a", "b"}, {"call", "--quee", "x", "a"}, {"call", "-z", "a"}, {"call", "a", "--countdown"},
 		{"call", "a", "--countdown", "soon"}, {"call", "a", "--countdown=-1"}, {"call", "a", "--eta", "tomorrow"},
 		{"call", "a", "--expires", "later"}, {"call", "a", "-a", "{}"}, {"call", "a", "-a", "[1"}, {"call", "a", "-k", "[]"},

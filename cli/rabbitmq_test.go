@@ -48,5 +48,6 @@ func TestRabbitMQ(t *testing.T) {
 	line("purge", "-f")
 	line("queues", "celery", "nosuch")
 	line("queue", "pause", "celery")
+	line("list", "bindings")
 	golden(t, "rabbitmq", strings.ReplaceAll(strings.ReplaceAll(b.String(), letter, "<letter>"), s.url[strings.Index(s.url, "@"):], "@<server>"))
 }

@@ -25,7 +25,6 @@ type globals struct {
 // instead.
 var later = map[string]string{
 	"beat": "", "events": "",
-	"list": "use queues and tasks", "logtool": "",
 	"shell": "use a Go test or go run", "upgrade": "settings keep their old names too; a warning tells the new one", "flower": "",
 }
 
@@ -63,7 +62,7 @@ func (s *session) root() *cobra.Command {
 		add(s.own)
 	}
 	root.PersistentFlags().AddFlagSet(s.own)
-	root.AddCommand(s.amqpCommand(), s.callCommand(), s.controlCommand(), s.deadCommand(), s.graphCommand(), s.inspectCommand(), s.logtoolCommand(), s.migrateCommand(), s.multiCommand(),
+	root.AddCommand(s.amqpCommand(), s.callCommand(), s.controlCommand(), s.deadCommand(), s.graphCommand(), s.inspectCommand(), s.listCommand(), s.logtoolCommand(), s.migrateCommand(), s.multiCommand(),
 		s.purgeCommand(), s.queueCommand(), s.queuesCommand(), s.reportCommand(), s.resultCommand(), s.statusCommand(),
 		s.tasksCommand(), s.versionCommand(), s.workerCommand(), s.workerHealthCommand())
 	root.AddCommand(s.extra...)

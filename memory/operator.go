@@ -27,6 +27,21 @@ func (c *Conn) Purge(ctx context.Context, name string) (int, error) {
 	return n, nil
 }
 
+// Bindings lists those of all exchanges; there are no others.
+func (c *Conn) Bindings(ctx context.Context, _ ...string) (list []broker.Bound, err error) {
+	_, unlock, err := c.enter(ctx, OpOperate)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for name, x := range c.store.exchanges {
+		for _, b := range x.bindings {
+			list = append(list, broker.Bound{Queue: b.queue.name, Exchange: name, RoutingKey: b.key})
+		}
+	}
+	return list, nil
+}
+
 // Lengths counts queues; an unknown name counts as empty.
 func (c *Conn) Lengths(ctx context.Context, names ...string) (map[string]broker.Length, error) {
 	_, unlock, err := c.enter(ctx, OpOperate)
@@ -136,9 +151,10 @@ func (c *Conn) Paused(ctx context.Context) ([]string, error) {
 }
 
 var (
-	_ broker.Purger      = (*Conn)(nil)
-	_ broker.Lengther    = (*Conn)(nil)
-	_ broker.Peeker      = (*Conn)(nil)
-	_ broker.DelayPeeker = (*Conn)(nil)
-	_ broker.Pauser      = (*Conn)(nil)
+	_ broker.Purger        = (*Conn)(nil)
+	_ broker.Lengther      = (*Conn)(nil)
+	_ broker.BindingLister = (*Conn)(nil)
+	_ broker.Peeker        = (*Conn)(nil)
+	_ broker.DelayPeeker   = (*Conn)(nil)
+	_ broker.Pauser        = (*Conn)(nil)
 )

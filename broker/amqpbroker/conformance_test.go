@@ -20,7 +20,7 @@ func open(t testing.TB, url string, options map[string]any) *amqpbroker.Conn {
 }
 
 // always is what AMQP cannot do, whatever the type of the queue.
-var always = []brokertest.Ability{brokertest.Peek, brokertest.PeekDelayed, brokertest.Pause, brokertest.Leases, brokertest.Atomic,
+var always = []brokertest.Ability{brokertest.Bindings, brokertest.Peek, brokertest.PeekDelayed, brokertest.Pause, brokertest.Leases, brokertest.Atomic,
 	brokertest.Orphans, brokertest.Claims, brokertest.Delays, brokertest.Listing, brokertest.Zero, brokertest.Unexpiry}
 
 func TestConformance(t *testing.T) {

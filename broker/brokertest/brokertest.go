@@ -47,6 +47,7 @@ const (
 	Fanout      Ability = "fanout"       // broker.Fanouter
 	Purge       Ability = "purge"        // broker.Purger
 	Lengths     Ability = "lengths"      // broker.Lengther
+	Bindings    Ability = "bindings"     // broker.BindingLister
 	Peek        Ability = "peek"         // broker.Peeker
 	Pause       Ability = "pause"        // broker.Pauser
 	PeekDelayed Ability = "peek delayed" // broker.DelayPeeker
@@ -123,7 +124,7 @@ func without(needs, has []Ability) []string {
 	return missing
 }
 
-var everyAbility = [...]Ability{Delay, Park, Priority, Ordered, Bounded, Fanout, Purge, Lengths, Peek, PeekDelayed, Pause, Dead, Leases, Losses, Atomic, Identity, Killable,
+var everyAbility = [...]Ability{Delay, Park, Priority, Ordered, Bounded, Fanout, Purge, Lengths, Bindings, Peek, PeekDelayed, Pause, Dead, Leases, Losses, Atomic, Identity, Killable,
 	Places, Orphans, Claims, Delays, Listing, Zero, Unexpiry}
 
 // probe looks at what a connection and a consumer can do.
@@ -144,6 +145,7 @@ func probe(t *testing.T, h *Harness) (has []Ability) {
 	add(Fanout, is[broker.Fanouter](w.conn))
 	add(Purge, is[broker.Purger](w.conn))
 	add(Lengths, is[broker.Lengther](w.conn))
+	add(Bindings, is[broker.BindingLister](w.conn))
 	add(Peek, is[broker.Peeker](w.conn))
 	add(PeekDelayed, is[broker.DelayPeeker](w.conn))
 	add(Pause, is[broker.Pauser](w.conn))

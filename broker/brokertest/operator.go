@@ -57,6 +57,24 @@ var operatorCases = []testCase{
 		}
 		w.ack(cs, d)
 	}},
+	{"Bindings/AreListed", []Ability{Bindings}, func(w *world) {
+		tasks := bound("media", "tasks", "topic", "media.#")
+		tasks.Bindings = []broker.Binding{{Exchange: broker.Exchange{Name: "colours", Type: "direct"}, RoutingKey: "r"}}
+		w.must(w.conn.Declare(w.ctx, broker.Named("q"), tasks, bound("red", "colours", "direct", "r"), bound("all", "alarm", "fanout", "")))
+		w.must(w.conn.Declare(w.ctx, broker.Named("q"))) // once more
+		for _, exchanges := range [][]string{nil, {"colours", "unknown"}} {
+			got, err := w.other().(broker.BindingLister).Bindings(w.ctx, exchanges...)
+			w.must(err)
+			var lines []string
+			for _, b := range got {
+				lines = append(lines, fmt.Sprintf("%s <- %s %q", b.Queue, b.Exchange, b.RoutingKey))
+			}
+			slices.Sort(lines)
+			if want := []string{`all <- alarm ""`, `media <- colours "r"`, `media <- tasks "media.#"`, `q <- q "q"`, `red <- colours "r"`}; !slices.Equal(lines, want) {
+				w.Errorf("bindings, with %q: got %q, want %q", exchanges, lines, want)
+			}
+		}
+	}},
 	{"Peek/NextOneFirst", []Ability{Peek, Ordered}, func(w *world) {
 		w.send("q", "a", "b", "c", "d")
 		cs := w.consumer(w.conn, "q")

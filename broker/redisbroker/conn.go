@@ -174,6 +174,7 @@ var (
 	_ broker.ReplyQueuer   = (*Conn)(nil)
 	_ broker.Purger        = (*Conn)(nil)
 	_ broker.Lengther      = (*Conn)(nil)
+	_ broker.BindingLister = (*Conn)(nil)
 	_ broker.Peeker        = (*Conn)(nil)
 	_ broker.Pauser        = (*Conn)(nil)
 	_ broker.Unparker      = (*Conn)(nil)

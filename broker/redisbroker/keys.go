@@ -115,6 +115,15 @@ func (k *keys) member(routingKey, pattern, queue string) string {
 	return routingKey + k.sep + pattern + k.sep + queue
 }
 
+// parts takes such an entry apart; rubbish is not ok.
+func (k *keys) parts(member string) (routingKey, pattern, queue string, ok bool) {
+	p := strings.Split(member, k.sep)
+	if len(p) != 3 || p[2] == "" {
+		return "", "", "", false
+	}
+	return p[0], p[1], p[2], true
+}
+
 // channel is where a fanout exchange's messages with a routing key are published.
 func (k *keys) channel(exchange, key string) string {
 	if key != "" && k.patterns {

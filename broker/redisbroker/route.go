@@ -86,6 +86,40 @@ func (c *Conn) Declare(ctx context.Context, queues ...broker.Queue) error {
 	return nil
 }
 
+// Bindings lists those of the exchanges that Go programs have declared, and of
+// those named: kombu keeps no list of its exchanges.
+func (c *Conn) Bindings(ctx context.Context, exchanges ...string) ([]broker.Bound, error) {
+	if err := c.alive(); err != nil {
+		return nil, err
+	}
+	limited, cancel := c.rdb.Deadline(ctx)
+	defer cancel()
+	known, err := c.rdb.Do(limited, c.rdb.B().Hkeys().Key(c.keys.exchanges).Build()).AsStrSlice()
+	if err != nil {
+		return nil, fmt.Errorf("list the exchanges: %w", fault(ctx, err))
+	}
+	exchanges = append(slices.Clone(exchanges), known...)
+	slices.Sort(exchanges)
+	exchanges = slices.Compact(exchanges)
+	var cmds rueidis.Commands
+	for _, name := range exchanges {
+		cmds = append(cmds, c.rdb.B().Smembers().Key(c.keys.binding(name)).Build())
+	}
+	var list []broker.Bound
+	for i, r := range c.rdb.DoMulti(limited, cmds...) {
+		members, err := r.AsStrSlice()
+		if err != nil {
+			return nil, fmt.Errorf("list the bindings of exchange %q: %w", exchanges[i], fault(ctx, err))
+		}
+		for _, m := range members {
+			if key, _, queue, ok := c.keys.parts(m); ok {
+				list = append(list, broker.Bound{Queue: queue, Exchange: exchanges[i], RoutingKey: key})
+			}
+		}
+	}
+	return list, nil
+}
+
 // bindings are all of a queue.
 func bindings(q broker.Queue) []broker.Binding {
 	return append([]broker.Binding{{Exchange: q.Exchange, RoutingKey: q.RoutingKey}}, q.Bindings...)
@@ -219,16 +253,16 @@ func (c *Conn) bound(ctx context.Context, exchange, key string) (t target, err e
 		return target{queues: listed, channel: c.keys.channel(exchange, key), fanout: true}, nil
 	}
 	for _, m := range members {
-		parts := strings.Split(m, c.keys.sep)
-		if len(parts) != 3 || parts[2] == "" {
+		bound, pattern, queue, ok := c.keys.parts(m)
+		if !ok {
 			continue
 		}
-		hit := parts[0] == key
-		if kind == topic || parts[1] != "" {
-			hit = broker.MatchTopic(parts[0], key)
+		hit := bound == key
+		if kind == topic || pattern != "" {
+			hit = broker.MatchTopic(bound, key)
 		}
-		if hit && !slices.Contains(t.queues, parts[2]) {
-			t.queues = append(t.queues, parts[2])
+		if hit && !slices.Contains(t.queues, queue) {
+			t.queues = append(t.queues, queue)
 		}
 	}
 	slices.Sort(t.queues)

@@ -171,6 +171,7 @@ var (
 	_ broker.Fanouter      = (*Conn)(nil)
 	_ broker.Purger        = (*Conn)(nil)
 	_ broker.Lengther      = (*Conn)(nil)
+	_ broker.BindingLister = (*Conn)(nil)
 	_ broker.Peeker        = (*Conn)(nil)
 	_ broker.Pauser        = (*Conn)(nil)
 	_ broker.DeadLetterer  = (*Conn)(nil)

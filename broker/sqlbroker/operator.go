@@ -33,6 +33,17 @@ func (c *Conn) Lengths(ctx context.Context, queues ...string) (map[string]broker
 	return out, fault(err)
 }
 
+// Bindings lists those of all exchanges; there are no others.
+func (c *Conn) Bindings(ctx context.Context, _ ...string) (list []broker.Bound, err error) {
+	err = c.db.Snapshot(ctx, func(tx *sqlstore.Tx) error {
+		list = nil
+		return tx.Bindings(func(queue, exchange, pattern string) {
+			list = append(list, broker.Bound{Queue: queue, Exchange: exchange, RoutingKey: pattern})
+		})
+	})
+	return list, fault(err)
+}
+
 // Peek lists waiting messages, next one first, the delayed ones last.
 func (c *Conn) Peek(ctx context.Context, queue string, offset, limit int) ([]broker.Delivery, error) {
 	var out []broker.Delivery

@@ -17,6 +17,7 @@ const (
 	stQueuePaused
 	stBindingInsert
 	stBindings
+	stBindingList
 	stBindingKind
 
 	stMessageInsert
@@ -104,6 +105,7 @@ var sqliteDialect = &dialect{
 	stQueuePaused:   `SELECT id, name FROM lovage_queue WHERE paused <> 0 ORDER BY name`,
 	stBindingInsert: `INSERT INTO lovage_binding (exchange, pattern, queue_id, kind) VALUES (?, ?, ?, ?) ON CONFLICT (exchange, pattern, queue_id) DO UPDATE SET kind = excluded.kind WHERE lovage_binding.kind <> excluded.kind`,
 	stBindings:      `SELECT kind, pattern, queue_id FROM lovage_binding WHERE exchange = ?`,
+	stBindingList:   `SELECT q.name, b.exchange, b.pattern FROM lovage_binding b JOIN lovage_queue q ON q.id = b.queue_id`,
 	stBindingKind:   `SELECT kind FROM lovage_binding WHERE exchange = ? LIMIT 1`,
 
 	stMessageInsert: `INSERT INTO lovage_message (id, headers, envelope, body) VALUES (?, ?, ?, ?)`,

@@ -44,6 +44,14 @@ func (tx *Tx) Declare(queue string, bindings ...Binding) error {
 	return nil
 }
 
+// Bindings lists all bindings, as queue, exchange and pattern.
+func (tx *Tx) Bindings(each func(queue, exchange, pattern string)) error {
+	return tx.query(stBindingList, 3, func(row []value) error {
+		each(text(row[0]), text(row[1]), text(row[2]))
+		return nil
+	})
+}
+
 // HasQueue reports whether a queue exists.
 func (tx *Tx) HasQueue(name string) (bool, error) {
 	id, err := tx.queueID(name, false)
