@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sort"
 	"time"
+
+	"github.com/lovage-go/lovage/internal/settings"
 )
 
 // annotate applies task_annotations: the entry of the task's own name first,
@@ -44,7 +46,7 @@ func (o *options) setAttr(name string, v any) error {
 	case "compression":
 		return attr(v, &o.compression)
 	case "rate_limit":
-		if n, ok := asFloat(v); ok {
+		if n, ok := settings.Number(v); ok {
 			v = fmt.Sprint(n)
 		} else if v == nil {
 			v = "" // no limit, also where task_default_rate_limit has one
@@ -122,25 +124,11 @@ func attr[T any](v any, dst **T) error {
 	return nil
 }
 
-func asFloat(v any) (float64, bool) {
-	switch n := v.(type) {
-	case int:
-		return float64(n), true
-	case int64:
-		return float64(n), true
-	case uint64:
-		return float64(n), true
-	case float64:
-		return n, true
-	}
-	return 0, false
-}
-
 // attrInt takes a number; nil is Celery's None, no limit.
 func attrInt(v any, dst **int) error {
 	n := NoLimit
 	if v != nil {
-		f, ok := asFloat(v)
+		f, ok := settings.Number(v)
 		if !ok {
 			return fmt.Errorf("got a %T, want a number", v)
 		}
@@ -163,7 +151,7 @@ func attrSeconds(v any, dst **time.Duration) error {
 		}
 		d = parsed
 	default:
-		f, ok := asFloat(v)
+		f, ok := settings.Number(v)
 		if !ok {
 			return fmt.Errorf("got a %T, want seconds", v)
 		}

@@ -184,6 +184,7 @@ func (j *job) run() (keeps bool) {
 		j.end()
 		return false
 	}
+	w.enlist(j)
 	if j.lastChance() {
 		defer w.alone(ctx)() // before the loss is counted: waiting is no run
 	}
@@ -404,6 +405,9 @@ func (j *job) end() {
 	w := j.w
 	w.mu.Lock()
 	delete(w.jobs, j)
+	if j.r != nil && w.runs[j.r.ID] == j {
+		delete(w.runs, j.r.ID)
+	}
 	heir := j.heir
 	j.heir = nil
 	none := len(w.jobs) == 0

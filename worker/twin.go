@@ -2,23 +2,33 @@ package worker
 
 import "github.com/lovage-go/lovage/broker"
 
+// mayComeAgain reports whether the message may be delivered again while it runs
+// here, and would be spared a second run: nobody renews its claim.
+func (j *job) mayComeAgain() bool {
+	return j.w.dedup && j.s.set.AcksLate && j.link.renewer == nil
+}
+
+// enlist notes a run that a message which comes again may wait for.
+func (w *Worker) enlist(j *job) {
+	if !j.mayComeAgain() {
+		return
+	}
+	w.mu.Lock()
+	w.runs[j.r.ID] = j
+	w.mu.Unlock()
+}
+
 // awaitTwin lets a message wait that has come again while its first run is under
 // way here: the claim ended with its channel, and the run did not. Where it
 // succeeds, its result is found, and the message does not run again. A message that
 // waits is replaced by one that comes later, since its own claim has ended too.
 func (w *Worker) awaitTwin(j *job) bool {
-	if !w.dedup || !j.s.set.AcksLate || !j.d.Redelivered || j.link.renewer != nil {
+	if !j.d.Redelivered || !j.mayComeAgain() {
 		return false
 	}
 	w.mu.Lock()
-	var twin *job
-	for k := range w.jobs {
-		if phase := k.phase.Load(); k != j && (phase == running || phase == finishing) && k.r != nil && k.r.ID == j.r.ID && k.r.Retries == j.r.Retries {
-			twin = k
-			break
-		}
-	}
-	if twin == nil || w.stopping {
+	twin := w.runs[j.r.ID]
+	if twin == nil || !twin.goesOn() || twin.r.Retries != j.r.Retries || w.stopping {
 		w.mu.Unlock()
 		return false
 	}
@@ -30,6 +40,12 @@ func (w *Worker) awaitTwin(j *job) bool {
 		w.settleSoon(stale, verdict{action: broker.HandBack})
 	}
 	return true
+}
+
+// goesOn reports whether the run has not been decided but by itself.
+func (j *job) goesOn() bool {
+	phase := j.phase.Load()
+	return phase == running || phase == finishing
 }
 
 // heirs are the messages that wait for runs, at a shutdown. The caller holds mu.

@@ -105,6 +105,7 @@ type Worker struct {
 	mu       sync.Mutex // guards what follows
 	queues   []broker.Queue
 	jobs     map[*job]struct{}
+	runs     map[string]*job // by task id, those whose message may come again meanwhile
 	holding  map[*job]*alarm // for their time, where the broker cannot park
 	links    map[*link]struct{}
 	link     *link
@@ -122,7 +123,7 @@ func New(app *lovage.App, cfg Config) *Worker {
 		stops:      make(chan stopRequest, 8),
 		room:       make(chan struct{}, 1), idle: make(chan struct{}, 1), linked: make(chan struct{}), met: make(chan struct{}),
 		alarms: newAlarms(),
-		jobs:   map[*job]struct{}{}, holding: map[*job]*alarm{}, links: map[*link]struct{}{},
+		jobs:   map[*job]struct{}{}, runs: map[string]*job{}, holding: map[*job]*alarm{}, links: map[*link]struct{}{},
 	}
 	most, changed := conf.WorkerRevokesMax, make(chan struct{}, 1)
 	w.revokes = revoked{most: most, keep: conf.WorkerRevokeExpires, changed: changed}

@@ -55,7 +55,7 @@ func Int(v any) (int, error) {
 	case bool:
 		return 0, want("a whole number", v)
 	}
-	if f, ok := number(v); ok && f == math.Trunc(f) && math.Abs(f) <= 1<<53 {
+	if f, ok := Number(v); ok && f == math.Trunc(f) && math.Abs(f) <= 1<<53 {
 		return int(f), nil
 	}
 	return 0, want("a whole number", v)
@@ -68,7 +68,7 @@ func Duration(v any) (time.Duration, error) {
 	if d, ok := v.(time.Duration); ok {
 		return d, nil
 	}
-	f, ok := number(v)
+	f, ok := Number(v)
 	if s, text := v.(string); text {
 		s = strings.TrimSpace(s)
 		if d, err := time.ParseDuration(s); err == nil {
@@ -96,7 +96,7 @@ func String(v any) (string, error) {
 	case bool:
 		return strconv.FormatBool(s), nil
 	}
-	if f, ok := number(v); ok {
+	if f, ok := Number(v); ok {
 		return strconv.FormatFloat(f, 'f', -1, 64), nil
 	}
 	return "", want("a text", v)
@@ -202,10 +202,14 @@ func plain(v any) any {
 	return v
 }
 
-func number(v any) (float64, bool) {
-	if n, ok := v.(json.Number); ok {
+// Number converts a number of any type; a duration is none.
+func Number(v any) (float64, bool) {
+	switch n := v.(type) {
+	case json.Number:
 		f, err := n.Float64()
 		return f, err == nil
+	case time.Duration:
+		return 0, false
 	}
 	rv := reflect.ValueOf(v)
 	switch {
@@ -235,7 +239,7 @@ func want(form string, v any) error {
 	case rv.Kind() == reflect.Slice:
 		got = "a list"
 	default:
-		if f, ok := number(v); ok {
+		if f, ok := Number(v); ok {
 			got = "the number " + strconv.FormatFloat(f, 'g', -1, 64)
 		}
 	}

@@ -4,11 +4,12 @@
 package transport
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/lovage-go/lovage/internal/settings"
 )
 
 // Options reads options one by one and keeps the first mistake. It is for one
@@ -141,21 +142,9 @@ func whole(v any) (int, bool) {
 }
 
 func number(v any) (float64, bool) {
-	switch n := v.(type) {
-	case int:
-		return float64(n), true
-	case int64:
-		return float64(n), true
-	case uint64:
-		return float64(n), true
-	case float64:
-		return n, true
-	case json.Number:
-		f, err := n.Float64()
-		return f, err == nil
-	case string:
-		f, err := strconv.ParseFloat(strings.TrimSpace(n), 64)
+	if s, ok := v.(string); ok {
+		f, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
 		return f, err == nil
 	}
-	return 0, false
+	return settings.Number(v)
 }
