@@ -88,7 +88,7 @@ func (t *errand) Run(ctx context.Context, in Errand) (int, error) {
 			return pid, err
 		}
 	case "abort":
-		for n := 0; !r.Aborted(); n++ { // nor is the wish overwritten
+		for n := 0; !r.Aborted(); n++ { // which the wish outlasts
 			if err := r.UpdateState(ctx, "PROGRESS", map[string]any{"n": n}); err != nil {
 				return pid, err
 			}
