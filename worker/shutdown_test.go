@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -191,14 +192,14 @@ func TestShutdown(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]
 		in(t, setup{cfg: worker.Config{Concurrency: 1}, tasks: func(app *lovage.App) { h = lovage.Func(app, "t.sleep", sleeper) }}, func(x *world) {
-			beats := 0
-			x.app.Signals.HeartbeatSent.Connect(func(context.Context, lovage.HeartbeatSent) { beats++ })
+			var beats atomic.Int64
+			x.app.Signals.HeartbeatSent.Connect(func(context.Context, lovage.HeartbeatSent) { beats.Add(1) })
 			delay(x, h, Order{})
 			ids := []string{delay(x, h, Order{}), delay(x, h, Order{})}
 			pause(time.Second)
 			x.w.Stop(worker.Warm)
 			synctest.Wait()
-			before := beats
+			before := beats.Load()
 			other := lovage.New("other", lovage.Config{}, lovage.WithBroker(func(context.Context) (broker.Conn, error) { return x.store.Broker(), nil }))
 			conn, err := other.Broker(x.t.Context())
 			if err != nil {
@@ -228,7 +229,7 @@ func TestShutdown(t *testing.T) {
 			}
 			x.cancel()
 			x.cancel = nil
-			if n := beats - before; n < 28 || n > 31 {
+			if n := beats.Load() - before; n < 28 || n > 31 {
 				t.Errorf("heartbeats while the last run ended, in a minute: got %d, want about 30", n)
 			}
 		})
