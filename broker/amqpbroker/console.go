@@ -134,7 +134,7 @@ func (c *console) Commands() []broker.ConsoleCommand {
 }
 
 // Do carries an operation out.
-func (c *console) Do(ctx context.Context, name string, args ...string) (text string, err error) {
+func (c *console) Do(ctx context.Context, name string, args ...string) (string, error) {
 	for i := range operations {
 		o := &operations[i]
 		if o.Name != name {
@@ -147,6 +147,7 @@ func (c *console) Do(ctx context.Context, name string, args ...string) (text str
 		for i, a := range args {
 			full[i] = a
 			if i >= o.least {
+				var err error
 				if on[i], err = strconv.ParseBool(strings.ToLower(a)); err != nil {
 					return "", fmt.Errorf("%s takes %s: got %q, want true or false", name, o.Args, a)
 				}
@@ -157,11 +158,12 @@ func (c *console) Do(ctx context.Context, name string, args ...string) (text str
 		if err := c.open(ctx); err != nil {
 			return "", err
 		}
-		err = c.s.call(ctx, func() (err error) { text, err = o.do(c.ch, full, on); return err })
+		var said string // whoever leaves early does not look
+		err := c.s.call(ctx, func() (err error) { said, err = o.do(c.ch, full, on); return err })
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", name, fault(ctx, err))
 		}
-		return text, nil
+		return said, nil
 	}
 	return "", fmt.Errorf("there is no command %q", name)
 }
@@ -176,7 +178,12 @@ func (c *console) open(ctx context.Context) error {
 		return err
 	}
 	c.s = s
-	return s.call(ctx, func() (err error) { c.ch, err = s.conn.Channel(); return err })
+	var ch *amqp.Channel
+	err = s.call(ctx, func() (err error) { ch, err = s.conn.Channel(); return err })
+	if err == nil {
+		c.ch = ch
+	}
+	return err
 }
 
 // Close hands back what was taken and not acknowledged.

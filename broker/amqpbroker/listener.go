@@ -52,7 +52,7 @@ func (c *Conn) listen(ctx context.Context, q broker.Queue) (*listener, error) {
 }
 
 // open declares the queue, which is bound when it returns, and consumes from it.
-func (l *listener) open(ctx context.Context) (messages <-chan amqp.Delivery, err error) {
+func (l *listener) open(ctx context.Context) (<-chan amqp.Delivery, error) {
 	s, err := l.conn.in.get(ctx)
 	if err != nil {
 		return nil, err
@@ -62,6 +62,7 @@ func (l *listener) open(ctx context.Context) (messages <-chan amqp.Delivery, err
 	if err != nil {
 		return nil, err
 	}
+	var messages <-chan amqp.Delivery // whoever leaves early does not look
 	err = s.call(ctx, func() error {
 		ch, err := s.conn.Channel()
 		if err != nil {
@@ -92,12 +93,15 @@ func (l *listener) open(ctx context.Context) (messages <-chan amqp.Delivery, err
 		l.s, l.ch = s, ch
 		return nil
 	})
-	if err == nil && q.Exchange.Name != "" {
+	if err != nil {
+		return nil, err
+	}
+	if q.Exchange.Name != "" {
 		l.conn.mu.Lock()
 		l.conn.exchanges[q.Exchange.Name] = true
 		l.conn.mu.Unlock()
 	}
-	return messages, err
+	return messages, nil
 }
 
 // pump takes what comes and makes the queue again when it is lost.

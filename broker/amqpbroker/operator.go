@@ -12,7 +12,7 @@ import (
 
 // Purge deletes what waits in a queue. Messages whose time has not come wait in
 // queues that all share, and stay.
-func (c *Conn) Purge(ctx context.Context, queue string) (n int, err error) {
+func (c *Conn) Purge(ctx context.Context, queue string) (int, error) {
 	if err := c.alive(); err != nil {
 		return 0, err
 	}
@@ -22,6 +22,7 @@ func (c *Conn) Purge(ctx context.Context, queue string) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	n := 0
 	err = s.with(ctx, func(ch *amqp.Channel) (err error) {
 		n, err = ch.QueuePurge(queue, false)
 		return err
