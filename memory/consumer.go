@@ -32,15 +32,17 @@ func (c *consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, err
 	if err != nil {
 		return nil, err
 	}
+	if err := s.lock(ctx, c.conn.proc, broker.ErrClosed); err != nil {
+		return nil, err
+	}
 	for {
-		if err := s.lock(ctx, c.conn.proc, broker.ErrClosed); err != nil {
-			return nil, err
-		}
 		if c.closed {
+			c.pass()
 			s.mu.Unlock()
 			return nil, fmt.Errorf("memory: claim: %w", broker.ErrClosed)
 		}
 		if ds := c.take(max(limit, 1), f); len(ds) > 0 {
+			c.pass()
 			s.mu.Unlock()
 			if err := f.reply(); err != nil {
 				return nil, err
@@ -56,7 +58,22 @@ func (c *consumer) Claim(ctx context.Context, limit int) ([]broker.Delivery, err
 		}
 		s.mu.Lock()
 		c.unwait(w)
+		if ctx.Err() == nil && c.conn.proc.runs() {
+			continue
+		}
+		c.pass()
 		s.mu.Unlock()
+		if err := s.lock(ctx, c.conn.proc, broker.ErrClosed); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// pass wakes who is next for what the consumer does not take. The caller holds
+// store.mu.
+func (c *consumer) pass() {
+	for _, q := range c.queues {
+		q.ring()
 	}
 }
 
@@ -103,11 +120,11 @@ func (c *consumer) take(limit int, f Fault) []broker.Delivery {
 
 // wait registers a blocked Claim with its queues. The caller holds store.mu.
 func (c *consumer) wait() *waiter {
-	w := &waiter{ring: make(chan struct{}, 1)}
+	w := &waiter{ring: make(chan struct{}, 1), queues: c.queues}
 	c.waiting[w] = struct{}{}
 	now := time.Now()
-	for _, q := range c.queues {
-		q.waiters[w] = struct{}{}
+	for _, q := range w.queues {
+		q.waiters = append(q.waiters, w)
 		q.arm(now)
 	}
 	return w
@@ -115,20 +132,16 @@ func (c *consumer) wait() *waiter {
 
 func (c *consumer) unwait(w *waiter) {
 	delete(c.waiting, w)
+	w.leave()
 	now := time.Now()
-	for _, q := range c.queues {
-		delete(q.waiters, w)
+	for _, q := range w.queues {
 		q.arm(now)
 	}
 }
 
 // use sets the queues, which exist. The caller holds store.mu.
 func (c *consumer) use(queues []broker.Queue) {
-	for _, q := range c.queues {
-		for w := range c.waiting {
-			delete(q.waiters, w)
-		}
-	}
+	left := c.queues
 	c.queues = nil
 	seen := map[string]bool{}
 	for _, q := range queues {
@@ -139,6 +152,9 @@ func (c *consumer) use(queues []broker.Queue) {
 	}
 	for w := range c.waiting {
 		w.wake()
+	}
+	for _, q := range left { // one of them may have been woken for it
+		q.ring()
 	}
 }
 

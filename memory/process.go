@@ -70,6 +70,10 @@ func (p *Process) Resume() {
 	p.wake()
 }
 
+// runs reports whether the process lives and is not stopped. The caller holds
+// store.mu.
+func (p *Process) runs() bool { return !p.dead && p.stopped == nil }
+
 // wake frees the calls that wait. The caller holds store.mu.
 func (p *Process) wake() {
 	if p.stopped != nil {

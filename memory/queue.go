@@ -71,15 +71,18 @@ type queue struct {
 	ready   ordered[*item]
 	delayed ordered[*item]
 	claimed ordered[*claim]
-	waiters map[*waiter]struct{}
+	waiters []*waiter   // who waits longest first
 	timer   *time.Timer // next due message or lapsing lease, while somebody waits
 }
 
 // waiter is one blocked Claim.
-type waiter struct{ ring chan struct{} }
+type waiter struct {
+	ring   chan struct{}
+	queues []*queue
+}
 
 func newQueue(s *Store, name string) *queue {
-	q := &queue{store: s, name: name, waiters: map[*waiter]struct{}{}}
+	q := &queue{store: s, name: name}
 	q.ready.less = beforeReady
 	q.delayed.less = beforeDelayed
 	q.claimed.less = func(a, b *claim) bool { return a.deadline.Before(b.deadline) }
@@ -153,17 +156,28 @@ func (q *queue) orphan(cl *claim) {
 	q.ring()
 }
 
-// ring wakes all blocked claims on the queue.
+// ring wakes the blocked claim that has waited longest, if there is something to
+// take: consumers that wait have their turns. Who is woken and leaves anything,
+// for whatever reason, rings again.
 func (q *queue) ring() {
-	for w := range q.waiters {
-		w.wake()
+	if len(q.ready.s) > 0 && len(q.waiters) > 0 {
+		q.waiters[0].wake()
 	}
 }
 
+// wake ends the wait.
 func (w *waiter) wake() {
+	w.leave()
 	select {
 	case w.ring <- struct{}{}:
 	default:
+	}
+}
+
+// leave takes the waiter out of its queues.
+func (w *waiter) leave() {
+	for _, q := range w.queues {
+		q.waiters = slices.DeleteFunc(q.waiters, func(o *waiter) bool { return o == w })
 	}
 }
 

@@ -119,6 +119,24 @@ func TestLookAhead(t *testing.T) {
 			}
 		})
 	})
+	t.Run("TwoWorkersHaveTwiceTheRate", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[time.Duration, int]
+		declare := func(app *lovage.App) { h = lovage.Func(app, "t.limited", nap, lovage.RateLimit("2/s")) }
+		in(t, setup{cfg: worker.Config{Concurrency: 2}, tasks: declare}, func(x *world) {
+			other := spawn(x.store, "other", lovage.Config{}, worker.Config{Concurrency: 2}, declare)
+			synctest.Wait()
+			for range 40 {
+				delay(x, h, 0)
+				synctest.Wait()
+			}
+			pause(15 * time.Second) // one alone would take 20
+			if one, two := x.w.Stats().Succeeded, other.w.Stats().Succeeded; one < 15 || two < 15 || one+two != 40 {
+				t.Errorf("runs at 2/s each in 15 s: got %d and %d of 40, want all, and about half of them each", one, two)
+			}
+			other.stop(t)
+		})
+	})
 	t.Run("NoneBySetting", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[time.Duration, int]
