@@ -163,6 +163,12 @@ func (l *ledger) cut() {
 // first are the events of the first run.
 func (a *account) first() (list []string) {
 	switch {
+	case a.back != nil && a.before != nil && a.runs == 1: // the end of that run, and what came after it
+		rest := a.events[len(a.before):]
+		for len(rest) > 0 && slices.Contains(a.before, rest[0]) {
+			rest = rest[1:] // sent again
+		}
+		return slices.Concat(a.before, rest)
 	case a.back != nil && a.before != nil:
 		return a.before
 	case a.back != nil:

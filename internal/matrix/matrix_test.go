@@ -64,7 +64,7 @@ func testBroker(t *testing.T, name string, open func(t *testing.T) stores) {
 			testPlain(t, p, open(t))
 		})
 		for e, test := range map[end]func(*testing.T, place, stores, end){
-			warm: testStop, softStop: testStop, cold: testStop, coldDeaf: testStop, killed: testKill, cut: testCut,
+			warm: testStop, softStop: testStop, cold: testStop, coldDeaf: testStop, killed: testKill, cut: testCut, cutDouble: testCut,
 		} {
 			if p.impossible(e) == "" {
 				t.Run(pool+"/"+string(e), func(t *testing.T) {
@@ -148,8 +148,9 @@ func testKill(t *testing.T, p place, s stores, e end) {
 }
 
 // testCut loses the connection of a worker under runs, which end when it is there
-// again.
+// again, and what the broker takes back has come again.
 func testCut(t *testing.T, p place, s stores, e end) {
+	s.near.WorkerDeduplicateSuccessfulTasks = new(e != cutDouble)
 	x := newWorld(t, p, s, cellsOf(e))
 	x.start(worker.Config{Hostname: "cut@here", Concurrency: max(p.slots(), 48)})
 	x.send()
@@ -157,14 +158,16 @@ func testCut(t *testing.T, p place, s stores, e end) {
 	x.hearStarted()
 	x.ledger.cut()
 	x.proxy.Drop()
-	x.ledger.wait(t, "what the broker takes back has come again", func() bool {
-		for _, c := range x.cells {
-			if expect(c, p).Fate != acked && x.ledger.tasks[c.id()].back == nil {
-				return false
-			}
+	for _, c := range x.cells {
+		received, _ := expect(c, p).again()
+		switch {
+		case received == 1:
+		case e == cutDouble:
+			x.ledger.wait(t, c.id()+" runs again", func() bool { return x.ledger.tasks[c.id()].runs > 1 })
+		default:
+			x.logged("[" + c.id() + "] has come again while it runs here")
 		}
-		return true
-	})
+	}
 	x.ledger.open()
 	x.settle()
 	x.w.Stop(worker.Warm)

@@ -17,6 +17,7 @@ const (
 	inQueue     = "back in its queue"
 	redelivered = "redelivered, a loss counted"
 	sentAgain   = "acked, sent again"
+	known       = "comes again, not run: its result is there"
 )
 
 // kind is what a run counts as.
@@ -33,6 +34,7 @@ const (
 	aRequeue       //
 	aRevoke        //
 	aHandBack      // it ended, and shall not count
+	aTwin          // its message has come again while it ran, and waited for it
 	noEnd          // it did not, or it ended too late
 )
 
@@ -44,12 +46,21 @@ func expect(c cell, p place) outcome {
 	if k == aRevoke && p.pool == "prefork" { // the process dies with the run
 		steps = strings.TrimPrefix(steps, "task_postrun ")
 	}
-	if c.end == cut && k == noEnd && !c.ignore { // its success is stored, whoever has its message
-		steps, _ = after(aSuccess)
-	}
 	o.Steps = strings.Fields("task_received task_prerun BeforeStart Run " + steps)
 	o.Events = strings.Fields("task-received task-started " + events)
 	return o
+}
+
+// again is how often a message that comes to this fate is received, and how often
+// its task runs.
+func (o outcome) again() (received, runs int) {
+	switch o.Fate {
+	case inQueue, redelivered, sentAgain:
+		return 2, 2
+	case known:
+		return 2, 1
+	}
+	return 1, 1
 }
 
 // kind says what the run counts as.
@@ -81,11 +92,14 @@ func (c cell) kind(p place) kind {
 		return aLoss
 	case killed: // nobody is left to see it
 		return noEnd
-	case cut:
-		if c.late && p.broker == "rabbitmq" { // the server gives back what a lost connection had
+	case cut, cutDouble:
+		switch { // the server gives back what a lost connection had
+		case !c.late || p.broker != "rabbitmq":
+			return aSuccess
+		case c.end == cutDouble || c.ignore: // nobody can tell that it succeeded
 			return noEnd
 		}
-		return aSuccess
+		return aTwin
 	case cold, coldDeaf:
 		switch {
 		case c.late && c.end == cold:
@@ -114,7 +128,7 @@ func (c cell) state(k kind) string {
 		}
 	case aRevoke:
 		return "REVOKED" // a revoke is stored for an id, whatever its task keeps
-	case aSuccess:
+	case aSuccess, aTwin:
 		if kept {
 			return "SUCCESS"
 		}
@@ -143,6 +157,8 @@ func (c cell) fate(k kind, p place) string {
 		return deadLetter
 	case aRequeue:
 		return inQueue
+	case aTwin:
+		return known
 	case aHandBack, noEnd:
 		if c.end == killed || c.end == lost {
 			return redelivered
@@ -157,6 +173,8 @@ func after(k kind) (steps, events string) {
 	switch k {
 	case aSuccess:
 		return "OnSuccess task_success AfterReturn task_postrun", "task-succeeded"
+	case aTwin: // for monitors it comes again, and has succeeded
+		return "OnSuccess task_success AfterReturn task_postrun", "task-succeeded task-received task-succeeded"
 	case aFailure, aTimeout:
 		return "OnFailure task_failure AfterReturn task_postrun", "task-failed"
 	case aLoss: // who sent task_prerun is dead

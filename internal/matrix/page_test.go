@@ -151,7 +151,11 @@ func row(c cell, p place) string {
 	default:
 		state += " ²"
 	}
-	return fmt.Sprintf("%s | %s | %s | %s", state, o.Fate, strings.Join(o.Steps[4:], ", "), strings.Join(o.Events[2:], ", "))
+	fate := o.Fate
+	if expect(ignored, p).Fate != fate {
+		fate += " ³"
+	}
+	return fmt.Sprintf("%s | %s | %s | %s", state, fate, strings.Join(o.Steps[4:], ", "), strings.Join(o.Events[2:], ", "))
 }
 
 func where(e end, list []place) string {
@@ -206,7 +210,7 @@ func beside(celery map[cell]outcome, e end, s settings) string {
 // reasons lists why Celery differs.
 func reasons(celery map[cell]outcome) string {
 	var b strings.Builder
-	b.WriteString("\n¹ Not kept with `ignore_result`, unless `store_errors_even_if_ignored` is on. ² Not kept with `ignore_result`.\n\nWhere Celery 5.2.6 (prefork, Redis) comes to something else:\n\n")
+	b.WriteString("\n¹ Not kept with `ignore_result`, unless `store_errors_even_if_ignored` is on. ² Not kept with `ignore_result`. ³ With `ignore_result` nobody can tell that it succeeded: it is back in its queue and runs again, and nothing of its first run counts.\n\nWhere Celery 5.2.6 (prefork, Redis) comes to something else:\n\n")
 	for _, e := range ends {
 		if why := onPurpose[e]; why != "" {
 			fmt.Fprintf(&b, "- *%s*: %s\n", e, why)
