@@ -329,6 +329,9 @@ func (l *lane) close(ctx context.Context) error {
 			l.note(cl)
 		}
 	}
+	if !l.stopped && !l.queue.NoAck { // its consumer is there yet, and more may be on its way
+		l.cs.notes.Unseen(l.queue.Name, l.window-l.unacked)
+	}
 	l.mu.Unlock()
 	err := l.s.call(ctx, l.ch.Close)
 	l.end(broker.ErrClosed)
