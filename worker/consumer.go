@@ -172,10 +172,10 @@ func (w *Worker) capacity(ctx context.Context) int {
 
 func (w *Worker) roomNow() int {
 	most := w.mayClaim()
-	unread := int(w.unread.Load()) // first, so that what is read meanwhile counts twice
+	unread, sought := int(w.unread.Load()), int(w.sought.Load()) // first, so that what is read meanwhile counts twice
 	size, used, waiting := w.pool.Counts()
 	waiting += unread
-	free, ahead := max(w.scaler.slots(size)-used, 0), w.window.size()
+	free, ahead := max(w.scaler.slots(size)-used-sought, 0), w.window.size()
 	switch {
 	case waiting == 0 && free > 0:
 		return min(free+ahead, most)

@@ -191,6 +191,57 @@ func TestLosses(t *testing.T) {
 	})
 }
 
+// slowCounter takes a while to tell the losses of a task.
+type slowCounter struct {
+	backend.Backend
+	backend.LossCounter
+}
+
+func (s slowCounter) Losses(ctx context.Context, id string) (int, error) {
+	<-time.After(time.Second)
+	return s.LossCounter.Losses(ctx, id)
+}
+
+// TestWhatIsAskedForWillWantASlot: messages that come again are not claimed beyond
+// the slots while the result store is asked for their losses.
+func TestWhatIsAskedForWillWantASlot(t *testing.T) {
+	t.Parallel()
+	var h *lovage.Handle[Order, string]
+	s := setup{
+		cfg:     worker.Config{Concurrency: 2, LookAhead: -1},
+		conn:    func(c broker.Conn) broker.Conn { return uncounted{plainConn{c}} },
+		backend: func(b backend.Backend) backend.Backend { return slowCounter{b, b.(backend.LossCounter)} },
+		tasks:   func(app *lovage.App) { h = lovage.Func(app, "t.obey", obey) },
+	}
+	bubble(t, func(t *testing.T) {
+		x := build(t, s)
+		for range 8 {
+			delay(x, h, Order{"work"})
+		}
+		conn := x.store.Broker()
+		cons, err := conn.Consume(t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("celery")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ds, err := cons.Claim(t.Context(), 8); len(ds) != 8 || err != nil {
+			t.Fatalf("claimed %d, %v", len(ds), err)
+		}
+		conn.Close() // all come again
+		x.start()
+		for range 100 {
+			pause(100 * time.Millisecond)
+			if n := x.lengths("celery").Claimed; n > 2 {
+				t.Fatalf("claimed: got %d, want 2 at most", n)
+			}
+		}
+		if s := x.w.Stats(); s.Succeeded != 8 || s.Returned != 0 {
+			t.Errorf("got %+v, want 8 that succeeded and none given back", s)
+		}
+		x.stop()
+		x.invariants()
+	})
+}
+
 // testBesideAKiller has a task kill the workers that three others run on too.
 func testBesideAKiller(t *testing.T, between func(broker.Conn) broker.Conn) {
 	synctest.Test(t, func(t *testing.T) {

@@ -43,6 +43,9 @@ var errColdShutdown = fmt.Errorf("%w (cold)", lovage.ErrShutdown)
 func (w *Worker) shutdown(r stopRequest) {
 	w.tell(r)
 	w.noEntry()
+	if w.children != nil {
+		w.children.WindDown()
+	}
 	w.mu.Lock()
 	w.stopping = true
 	held := w.heirs()

@@ -99,7 +99,10 @@ func (w *Worker) receive(l *link, d *broker.Delivery, now time.Time) {
 		w.admit(j, now)
 		return
 	}
+	w.sought.Add(1)
 	w.group.Go(func() {
+		defer ring(w.room)
+		defer w.sought.Add(-1)
 		defer w.rescue("losses", func(error) { j.end() })
 		w.readLosses(j)
 		w.due(j)

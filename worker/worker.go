@@ -98,6 +98,7 @@ type Worker struct {
 	claims     progress     // of the loop that claims
 	reading    progress     // of the loop that reads what is claimed
 	unread     atomic.Int64 // messages that are claimed and not read
+	sought     atomic.Int64 // messages whose losses are asked for: they will want slots
 	group      sync.WaitGroup
 
 	tuning sync.Mutex // one change of queues or pool at a time, by remote control

@@ -68,6 +68,7 @@ type Pool struct {
 	free     []*Child // the last one ran last
 	waiting  []chan *Child
 	failures int // starts that failed and children that died, since one did well
+	ending   bool
 	closed   bool
 }
 
@@ -182,10 +183,25 @@ func (p *Pool) target() int { return p.size + min(p.lent, max(64, 4*p.size)) }
 
 // fill starts children that are missing. The caller holds mu.
 func (p *Pool) fill() {
-	for !p.closed && len(p.all)+p.starting < p.target() {
+	for !p.closed && p.missing() {
 		p.starting++
 		p.group.Go(p.replace)
 	}
+}
+
+func (p *Pool) missing() bool {
+	if p.ending { // as many as the machine can start at once, or the first takes as long as all
+		return len(p.free)+p.starting < min(len(p.waiting), max(proc.CPUs(), 2))
+	}
+	return len(p.all)+p.starting < p.target()
+}
+
+// WindDown starts no more children but for who waits for one: the worker stops, and
+// those that die, or are killed, need not be replaced.
+func (p *Pool) WindDown() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ending = true
 }
 
 // replace starts a child, after a pause if others have just failed.
@@ -247,6 +263,7 @@ func (p *Pool) Acquire(ctx context.Context) (*Child, error) {
 	}
 	got := make(chan *Child, 1)
 	p.waiting = append(p.waiting, got)
+	p.fill()
 	p.mu.Unlock()
 	select {
 	case c := <-got:
@@ -335,7 +352,9 @@ func (p *Pool) gone(c *Child) {
 func (p *Pool) bury(c *Child) {
 	delete(p.all, c)
 	p.free = slices.DeleteFunc(p.free, func(f *Child) bool { return f == c })
-	p.failures++
+	if !c.dies() { // by itself
+		p.failures++
+	}
 	p.fill()
 }
 
