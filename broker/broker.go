@@ -72,8 +72,8 @@ type ConsumeConfig struct {
 	// 0 is the driver's default (30 s where there are leases).
 	Lease time.Duration
 	// Notes outlive the consumer, for a worker that replaces lost connections; nil:
-	// there are none before, and nobody wants them after. Only drivers that cannot
-	// tell a death from a hand-back use them.
+	// there are none before, and nobody wants them after. Drivers use them that
+	// cannot tell a death from a hand-back, or from a connection that was lost.
 	Notes *Notes
 }
 

@@ -42,6 +42,14 @@ func (n *Notes) Put(key string, told bool) {
 	n.next = (n.next + 1) % maxNotes
 }
 
+// Has reports whether there is a note, and leaves it.
+func (n *Notes) Has(key string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, noted := n.keys[key]
+	return noted
+}
+
 // Unseen notes that as many messages of a queue at most, more than before, were
 // lost on their way to us. They are not known, so that many without a note are
 // taken for them, for a minute.

@@ -23,6 +23,9 @@ func TestNotes(t *testing.T) {
 		want(t, &n, "q", "a", false, false)
 		n.Put("a", true)
 		n.Put("b", false)
+		if !n.Has("a") || n.Has("c") {
+			t.Error("has: want a and not c")
+		}
 		want(t, &n, "q", "a", true, true)
 		want(t, &n, "q", "a", false, false)
 		want(t, &n, "q", "b", true, false)

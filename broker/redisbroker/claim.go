@@ -259,7 +259,7 @@ func (cs *Consumer) takeOnce(ctx context.Context, s *stand, limit int) (out []br
 		}
 	}
 	for _, name := range dead {
-		switch err := cs.conn.takeBack(limited, sh, name); {
+		switch err := cs.takeBack(limited, sh, name); {
 		case err == nil:
 			again = len(out) == 0
 		case !broker.Retryable(err): // else somebody will, and the loss of the connection shows elsewhere
@@ -307,7 +307,7 @@ func (cs *Consumer) lapsed(id *identity) {
 	defer cs.mu.Unlock()
 	for _, s := range cs.stands {
 		if s.id == id {
-			s.id = newIdentity(s.shard)
+			s.id = cs.newIdentity(s.shard)
 		}
 	}
 	for cl := range cs.held {
@@ -319,13 +319,14 @@ func (cs *Consumer) lapsed(id *identity) {
 
 // doubt retires an identity under which a claim may have been made that nobody
 // here knows of: it is renewed as long as it holds claims that are known, and
-// then its lease runs out, or Close gives back what it has.
+// Renew or Close gives back what else it has.
 func (cs *Consumer) doubt(s *stand, id *identity) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if s.id == id {
+		id.unsure = true
 		cs.doubted = append(cs.doubted, id)
-		s.id = newIdentity(s.shard)
+		s.id = cs.newIdentity(s.shard)
 	}
 }
 

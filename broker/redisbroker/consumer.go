@@ -24,6 +24,7 @@ type Consumer struct {
 	turn   chan struct{} // holds one token: whose Claim it is
 	first  int           // which stand is asked first; with the turn
 	strict bool          // the first queue is always asked first
+	notes  *broker.Notes // the names of all identities of this process
 
 	tuning  sync.Mutex      // guards taps and asked
 	taps    map[string]*tap // by exchange
@@ -46,9 +47,14 @@ type identity struct {
 	name       string
 	last       uint64 // number of the last claim; with the turn
 	registered bool   // with Consumer.mu
+	unsure     bool   // with Consumer.mu: an answer was lost, after the last claim that is known
 }
 
-func newIdentity(sh *shard) *identity { return &identity{shard: sh, name: redisconn.Token()} }
+func (cs *Consumer) newIdentity(sh *shard) *identity {
+	id := &identity{shard: sh, name: redisconn.Token()}
+	cs.notes.Put(id.name, false)
+	return id
+}
 
 // claim is what Delivery.Claim holds.
 type claim struct {
@@ -72,7 +78,7 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 		return nil, err
 	}
 	cs := &Consumer{
-		conn: c, name: cfg.Worker, strict: cfg.Strict, token: redisconn.Token(), lease: cmp.Or(max(cfg.Lease, 0), c.lease), ring: make(chan struct{}, 1),
+		conn: c, name: cfg.Worker, strict: cfg.Strict, notes: cmp.Or(cfg.Notes, new(broker.Notes)), token: redisconn.Token(), lease: cmp.Or(max(cfg.Lease, 0), c.lease), ring: make(chan struct{}, 1),
 		done: make(chan struct{}), turn: make(chan struct{}, 1), changed: make(chan struct{}), held: map[*claim]struct{}{}, taps: map[string]*tap{},
 	}
 	if err := cs.Update(ctx, cfg.Queues...); err != nil {

@@ -128,7 +128,8 @@ func TestDropsLoseNothing(t *testing.T) {
 }
 
 // TestLostAnswerOfAClaim: the server claims, the answer is lost, the connection
-// too. The message comes back by itself, to the same consumer.
+// too. The message comes back with the next renewal, however long another claim of
+// that time lasts, and it is known that nobody has died with it.
 func TestLostAnswerOfAClaim(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
@@ -138,7 +139,7 @@ func TestLostAnswerOfAClaim(t *testing.T) {
 	defer c.Close()
 	direct := open(t, server.URL(db), nil)
 	defer direct.Close()
-	cs, err := c.Consume(t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("q")}, Lease: time.Second})
+	cs, err := c.Consume(t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("q")}, Lease: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,6 +175,9 @@ func TestLostAnswerOfAClaim(t *testing.T) {
 	if err != nil || len(lost) > 0 {
 		t.Fatalf("renew: %d lost, %v", len(lost), err)
 	}
+	if ls, err := direct.Lengths(ctx, "q"); err != nil || ls["q"] != (broker.Length{Ready: 1, Claimed: 1}) {
+		t.Fatalf("lengths are %+v, %v; want the one given back that nobody knows of", ls, err)
+	}
 	settle := func() error { return cs.Settle(ctx, broker.Settlement{Delivery: &held[0]}) }
 	for err = settle(); broker.Retryable(err); err = settle() {
 	}
@@ -188,10 +192,57 @@ func TestLostAnswerOfAClaim(t *testing.T) {
 		if err != nil || len(ds) != 1 || ds[0].Properties.CorrelationID != "a" {
 			t.Fatalf("claimed %d, %v", len(ds), err)
 		}
+		if !ds[0].Redelivered || ds[0].Orphaned {
+			t.Errorf("redelivered %v, orphaned %v, want true, false", ds[0].Redelivered, ds[0].Orphaned)
+		}
 		if err := cs.Settle(ctx, broker.Settlement{Delivery: &ds[0]}); err != nil {
 			t.Error(err)
 		}
 		return
+	}
+}
+
+// TestLapseOfOnesOwn: a process is without its connection for longer than a lease,
+// and takes back what it had itself. It lives, and so nobody has died; another
+// process cannot tell.
+func TestLapseOfOnesOwn(t *testing.T) {
+	t.Parallel()
+	var notes, others broker.Notes
+	for name, c := range map[string]struct {
+		notes    *broker.Notes
+		orphaned bool
+	}{"TheSameProcess": {&notes, false}, "Another": {&others, true}, "Nobody": {nil, true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testenv.Redis(t)
+			db := server.DB(t)
+			proxy := testenv.NewProxy(t, server.Addr)
+			cut := open(t, fmt.Sprintf("redis://%s/%d", proxy.Addr, db), map[string]any{"socket_timeout": 0.3})
+			defer cut.Close()
+			direct := open(t, server.URL(db), nil)
+			defer direct.Close()
+			ctx := limit(t)
+			if err := direct.Publish(ctx, task("q", "a")); err != nil {
+				t.Fatal(err)
+			}
+			claim := func(conn broker.Conn, notes *broker.Notes) *broker.Delivery {
+				t.Helper()
+				cs, err := conn.Consume(ctx, broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("q")}, Lease: 500 * time.Millisecond, Notes: notes})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ds, err := cs.Claim(ctx, 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return &ds[0]
+			}
+			claim(cut, &notes)
+			proxy.Down()
+			if d := claim(direct, c.notes); !d.Redelivered || d.Orphaned != c.orphaned {
+				t.Errorf("redelivered %v, orphaned %v, want true, %v", d.Redelivered, d.Orphaned, c.orphaned)
+			}
+		})
 	}
 }
 

@@ -38,7 +38,13 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 		}
 	}
 	// What is retired and holds nothing is left to lapse.
-	cs.doubted = slices.DeleteFunc(cs.doubted, func(id *identity) bool { return by[id] == nil })
+	cs.doubted = slices.DeleteFunc(cs.doubted, func(id *identity) bool { return by[id] == nil && !id.unsure })
+	var unsure []*identity
+	for _, id := range cs.doubted {
+		if id.unsure && !closed {
+			unsure = append(unsure, id)
+		}
+	}
 	cs.mu.Unlock()
 	for id, ds := range by {
 		for first := true; first || len(ds) > 0; first = false {
@@ -52,6 +58,9 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 			ds = ds[n:]
 		}
 	}
+	for _, id := range unsure {
+		err = cmp.Or(err, cs.release(ctx, id))
+	}
 	if len(gone) > 0 {
 		cs.mu.Lock()
 		for _, d := range gone {
@@ -62,6 +71,20 @@ func (cs *Consumer) Renew(ctx context.Context, held []*broker.Delivery) (gone []
 		cs.mu.Unlock()
 	}
 	return gone, err
+}
+
+// release gives back what a claim took whose answer was lost. The others of the
+// identity would keep it claimed for as long as they are.
+func (cs *Consumer) release(ctx context.Context, id *identity) error {
+	limited, cancel := cs.conn.rdb.Deadline(ctx)
+	defer cancel()
+	if err := cs.conn.restoreAll(limited, id.shard, id.name, id.last, marks{redelivered: true}); err != nil {
+		return err
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	id.unsure = false
+	return nil
 }
 
 func (cs *Consumer) renew(ctx context.Context, id *identity, queues []string, ds []*broker.Delivery) (lost []*broker.Delivery, err error) {
@@ -127,9 +150,10 @@ func (cs *Consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, err
 	return m.losses, nil
 }
 
-// takeBack gives back the claims of a consumer whose lease has run out.
-func (c *Conn) takeBack(ctx context.Context, sh *shard, name string) error {
-	return c.giveBack(ctx, sh, name, false, marks{redelivered: true, orphaned: true})
+// takeBack gives back the claims of a consumer whose lease has run out. One of this
+// process has lost its connection, and not its life.
+func (cs *Consumer) takeBack(ctx context.Context, sh *shard, name string) error {
+	return cs.conn.giveBack(ctx, sh, name, false, marks{redelivered: true, orphaned: !cs.notes.Has(name)})
 }
 
 // giveBack returns all claims of a consumer to where they were and forgets the
@@ -143,6 +167,18 @@ func (c *Conn) giveBack(ctx context.Context, sh *shard, name string, force bool,
 	if dead == 0 && !force {
 		return nil
 	}
+	if err := c.restoreAll(ctx, sh, name, 0, with); err != nil {
+		return err
+	}
+	if err := c.rdb.Do(ctx, c.rdb.B().Zrem().Key(sh.workers).Member(name).Build()).Error(); err != nil {
+		return fault(ctx, err)
+	}
+	return nil
+}
+
+// restoreAll puts the claims of a consumer back that come after the one of a
+// number.
+func (c *Conn) restoreAll(ctx context.Context, sh *shard, name string, after uint64, with marks) error {
 	for cursor := uint64(0); ; {
 		page, err := c.rdb.Do(ctx, c.rdb.B().Zscan().Key(sh.index).Cursor(cursor).Match("lv1:"+name+":*").Count(1000).Build()).AsScanEntry()
 		if err != nil {
@@ -150,19 +186,17 @@ func (c *Conn) giveBack(ctx context.Context, sh *shard, name string, force bool,
 		}
 		var fields []string
 		for i := 0; i+1 < len(page.Elements); i += 2 {
-			fields = append(fields, page.Elements[i])
+			if n, _ := number(page.Elements[i]); n > after {
+				fields = append(fields, page.Elements[i])
+			}
 		}
 		if err := c.restore(ctx, sh, fields, with); err != nil {
 			return err
 		}
 		if cursor = page.Cursor; cursor == 0 {
-			break
+			return nil
 		}
 	}
-	if err := c.rdb.Do(ctx, c.rdb.B().Zrem().Key(sh.workers).Member(name).Build()).Error(); err != nil {
-		return fault(ctx, err)
-	}
-	return nil
 }
 
 // restore puts claimed messages back to the consuming end of their lists, in

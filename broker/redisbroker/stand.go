@@ -43,7 +43,7 @@ func (cs *Consumer) stand(queues []string) {
 		if at := slices.IndexFunc(cs.stands, func(s *stand) bool { return s.home == p.home }); at >= 0 {
 			s = cs.stands[at]
 		} else {
-			s = &stand{shard: p.shard, ear: newEar(c.rdb, cs.ring), id: newIdentity(p.shard)}
+			s = &stand{shard: p.shard, ear: newEar(c.rdb, cs.ring), id: cs.newIdentity(p.shard)}
 		}
 		if old := s.plan.Load(); old == nil || !slices.Equal(old.queues, p.queues) {
 			s.plan.Store(c.plan(s.shard, p.queues))

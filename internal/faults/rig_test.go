@@ -466,14 +466,8 @@ func (r *rig) settled(f fault) {
 	if s := r.w.Stats(); f.repeats == "" && (s.Fenced > 0 || int(s.Succeeded) != len(l.ends)+callbacks) {
 		r.Errorf("%d runs counted as succeeded and %d as fenced, of %d that ended well\n%s", s.Succeeded, s.Fenced, len(l.ends)+callbacks, r.tail())
 	}
-	// What a claim took whose answer was lost lapses where there are leases.
-	leases := strings.HasPrefix(r.direct.BrokerURL, "redis")
-	if s := r.w.Stats(); s.Losses > 0 && f.deaths == "" && !leases {
-		tell := r.Logf // what was on its way may be one more than is excused
-		if *full {
-			tell = r.Errorf
-		}
-		tell("%d deaths are counted, and nobody died\n%s", s.Losses, r.tail())
+	if s := r.w.Stats(); s.Losses > 0 && f.deaths == "" {
+		r.Errorf("%d deaths are counted, and nobody died\n%s", s.Losses, r.tail())
 	}
 	if lost, back := r.log.count("consumer: connection lost"), r.log.count("consumer: connection is back"); lost != back {
 		r.Errorf("%d lines of lost connections and %d of their return\n%s", lost, back, r.tail())
