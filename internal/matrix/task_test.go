@@ -106,7 +106,7 @@ func declare(app *lovage.App, ledger string) map[settings]*lovage.Handle[Order, 
 // begun the run.
 const (
 	softLimit = 2 * time.Second
-	hardLimit = 2 * time.Second
+	hardLimit = 5 * time.Second
 )
 
 // options are those of the call of a cell.
