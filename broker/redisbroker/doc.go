@@ -36,6 +36,8 @@
 // a running message back. Claims of a dead one are given back by any other Go
 // consumer of the same database within a second of the end of its lease; with
 // none left, kombu's sweep finds them: it restores ten at a time, every 100 s.
+// What a worker takes back that it had itself, by a connection that was away for
+// longer than the lease or by a claim whose answer was lost, is no orphan.
 //
 // What a message has been through (redelivered, orphaned, losses) travels in the
 // delivery_info of its envelope, where kombu keeps redelivered.
