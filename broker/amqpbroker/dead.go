@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
@@ -21,6 +22,9 @@ import (
 // scanLimit is how many letters are looked at for a count.
 const scanLimit = 1000
 
+// maxReason bounds the reason, in bytes: a header has to fit into a frame.
+const maxReason = 4 << 10
+
 func (c *Conn) ensureDead(ctx context.Context) error {
 	if c.dead.Load() {
 		return nil
@@ -34,7 +38,7 @@ func (c *Conn) ensureDead(ctx context.Context) error {
 
 // deadLetter is a claimed message as a dead letter.
 func (c *Conn) deadLetter(cl *claim, queue, reason string, m, own marks) *outgoing {
-	m.queue, m.reason, m.at = queue, reason, time.Now()
+	m.queue, m.reason, m.at = queue, strings.ToValidUTF8(reason[:min(len(reason), maxReason)], ""), time.Now()
 	m.id = strconv.FormatInt(m.at.UnixNano(), 36) + token()[:8]
 	m.expiration = own.expiration
 	if cl.msg.Expiration != "" {

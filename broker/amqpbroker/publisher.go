@@ -160,6 +160,12 @@ func (p *publisher) write() {
 
 func (p *publisher) writeAll(b *batch) {
 	for i, o := range b.outs {
+		if err := o.fits(p.s.conn.Config.FrameSize); err != nil {
+			p.mu.Lock()
+			p.outcome(o, err)
+			p.mu.Unlock()
+			continue
+		}
 		if err := p.writeOne(b.ctx, o); err != nil {
 			p.mu.Lock()
 			for _, o := range b.outs[i:] {
@@ -212,9 +218,10 @@ func (p *publisher) writeOne(ctx context.Context, o *outgoing) error {
 	return nil
 }
 
-// listen takes what the server says about messages, until the channel ends.
+// listen takes what the server says about messages, until the channel ends and all
+// that came before is taken: the confirms are closed then, the returns maybe not.
 func (p *publisher) listen(returns <-chan amqp.Return, confirms <-chan amqp.Confirmation, closed <-chan *amqp.Error) error {
-	for {
+	for confirms != nil {
 		select {
 		case r, ok := <-returns:
 			if !ok {
@@ -228,49 +235,23 @@ func (p *publisher) listen(returns <-chan amqp.Return, confirms <-chan amqp.Conf
 				continue
 			}
 			p.confirmed(conf)
-		case e := <-closed:
-			p.drain(returns, confirms)
-			if e == nil {
-				return p.s.why()
-			}
-			return e
-		case <-p.s.lost:
-			return p.s.why()
-		}
-	}
-}
-
-// drain takes what came before the end of the channel. The library may be about to
-// hand on a return, and does not close what it notifies when its connection ends in
-// the middle of that.
-func (p *publisher) drain(returns <-chan amqp.Return, confirms <-chan amqp.Confirmation) {
-	for {
-		select {
-		case r, ok := <-returns:
-			if !ok {
-				returns = nil
-				continue
-			}
-			p.returned(r)
-		case conf, ok := <-confirms:
-			if !ok {
-				return
-			}
-			p.confirmed(conf)
-		case <-p.s.lost:
-			for {
-				select {
-				case conf, ok := <-confirms:
-					if !ok {
-						return
-					}
+		case <-p.s.lost: // the library may be in the middle of a return, and closes nothing then
+			for len(confirms) > 0 {
+				if conf, ok := <-confirms; ok {
 					p.confirmed(conf)
-				default:
-					return
 				}
 			}
+			confirms = nil
 		}
 	}
+	select {
+	case e := <-closed:
+		if e != nil {
+			return e
+		}
+	case <-p.s.lost:
+	}
+	return p.s.why()
 }
 
 func (p *publisher) confirmed(conf amqp.Confirmation) {

@@ -141,9 +141,6 @@ func fieldOf(v any) (any, error) {
 	case map[string]any:
 		t := make(amqp.Table, len(v))
 		for k, x := range v {
-			if len(k) > 255 {
-				return nil, fmt.Errorf("the key %.20q... is longer than the 255 bytes that AMQP allows", k)
-			}
 			f, err := fieldOf(x)
 			if err != nil {
 				return nil, err
