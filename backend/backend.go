@@ -65,9 +65,13 @@ type OnceClaimer interface {
 
 // LossCounter counts lost workers by task id, for brokers that cannot.
 type LossCounter interface {
-	CountLoss(ctx context.Context, taskID string, keep time.Duration) (losses int, err error)
+	// CountLoss counts one more than was known, so that to ask again after a lost
+	// answer counts nothing twice. Who knows less than was counted is told that.
+	CountLoss(ctx context.Context, taskID string, known int, keep time.Duration) (losses int, err error)
 	// Losses is what was counted so far.
 	Losses(ctx context.Context, taskID string) (losses int, err error)
+	// ForgetLosses drops the count.
+	ForgetLosses(ctx context.Context, taskID string) error
 }
 
 // Expecter is a store whose results come to the process that made the call.

@@ -83,7 +83,7 @@ func (b *Backend) DoneOnce(ctx context.Context, id, owner string, keep time.Dura
 }
 
 // CountLoss counts a lost worker; the count is the broker's too.
-func (b *Backend) CountLoss(ctx context.Context, taskID string, keep time.Duration) (int, error) {
+func (b *Backend) CountLoss(ctx context.Context, taskID string, known int, keep time.Duration) (int, error) {
 	f, unlock, err := b.enter(ctx, OpLoss)
 	if err != nil {
 		return 0, err
@@ -92,7 +92,7 @@ func (b *Backend) CountLoss(ctx context.Context, taskID string, keep time.Durati
 	if keep <= 0 {
 		keep = lossKeep
 	}
-	return b.store.countLoss(taskID, time.Now(), keep), f.reply()
+	return b.store.raiseLosses(taskID, known+1, time.Now(), keep), f.reply()
 }
 
 // Losses is how many lost workers were counted for a task.
@@ -103,6 +103,17 @@ func (b *Backend) Losses(ctx context.Context, taskID string) (int, error) {
 	}
 	defer unlock()
 	return b.store.lossesOf(taskID, time.Now()), f.reply()
+}
+
+// ForgetLosses drops the count of a task.
+func (b *Backend) ForgetLosses(ctx context.Context, taskID string) error {
+	f, unlock, err := b.enter(ctx, OpLoss)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	delete(b.store.losses, taskID)
+	return f.reply()
 }
 
 var (

@@ -179,14 +179,16 @@ func (c *consumer) CountLoss(ctx context.Context, d *broker.Delivery) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	if n := s.lossesOf(cl.item.lossKey(), now); cl.counted && n > d.Losses {
+	n := s.lossesOf(cl.item.lossKey(), now)
+	if cl.counted && n > d.Losses {
 		return n, f.reply()
 	}
 	cl.counted, cl.item.orphaned = true, false
-	return s.countLoss(cl.item.lossKey(), now, lossKeep), f.reply()
+	return s.raiseLosses(cl.item.lossKey(), n+1, now, lossKeep), f.reply()
 }
 
-func (s *Store) countLoss(key string, now time.Time, keep time.Duration) int {
+// raiseLosses counts n losses at least under a key. The caller holds s.mu.
+func (s *Store) raiseLosses(key string, n int, now time.Time, keep time.Duration) int {
 	l := s.losses[key]
 	if !now.Before(l.until) {
 		l = loss{}
@@ -196,7 +198,7 @@ func (s *Store) countLoss(key string, now time.Time, keep time.Duration) int {
 			}
 		}
 	}
-	l.n++
+	l.n = max(l.n, n)
 	l.until = now.Add(keep)
 	s.losses[key] = l
 	return l.n

@@ -88,6 +88,10 @@ func (f *finish) answer(err error) {
 	}
 	if f.hasClaim && err == nil {
 		w.counted(f.claim.Action)
+		switch f.claim.Action {
+		case broker.Ack, broker.DeadLetter, broker.Reject:
+			w.forgetLosses(f.job)
+		}
 	}
 	if gone(err) && f.known() {
 		err = nil

@@ -450,7 +450,6 @@ func (j *job) lost() (*lovage.Outcome, *verdict, bool) {
 		return nil, nil, true
 	}
 	w.count.losses.Add(1)
-	j.r.Delivery.Losses, j.d.Losses = n, n
 	limit := j.s.set.MaxWorkerLosses
 	if !j.s.set.RejectOnWorkerLost {
 		if n > 1 { // counted elsewhere than in the message

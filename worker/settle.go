@@ -223,7 +223,7 @@ func (w *Worker) countLoss(j *job) (n int, err error) {
 			return err
 		}
 		if counter, ok := w.back.(backend.LossCounter); ok {
-			n, err = counter.CountLoss(ctx, j.r.ID, 24*time.Hour)
+			n, err = counter.CountLoss(ctx, j.r.ID, j.d.Losses, 24*time.Hour)
 			return err
 		}
 		if j.link.marker == nil {
@@ -235,6 +235,9 @@ func (w *Worker) countLoss(j *job) (n int, err error) {
 		}
 		return err
 	})
+	if err == nil {
+		j.r.Delivery.Losses, j.d.Losses = n, n
+	}
 	return n, err
 }
 
@@ -257,6 +260,22 @@ func (w *Worker) readLosses(j *job) {
 	if err != nil && j.link.ctx.Err() == nil {
 		w.log.Warn("the lost workers of a task cannot be read; it runs as if there were none", "task", j.r.Task, "id", j.r.ID, "error", err)
 	}
+}
+
+// forgetLosses drops what the result store has counted for a message that is gone:
+// a retry of its task, or a dead letter that is sent again, begins anew.
+func (w *Worker) forgetLosses(j *job) {
+	counter, ok := w.back.(backend.LossCounter)
+	if !ok || j.link.losses != nil || j.d.Losses == 0 || j.r == nil {
+		return
+	}
+	w.group.Go(func() {
+		ctx, cancel := context.WithTimeout(w.base, commitTimeout)
+		defer cancel()
+		if err := guard(func() error { return counter.ForgetLosses(ctx, j.r.ID) }); err != nil {
+			w.log.Warn("the lost workers of a task that has ended could not be forgotten: until then, 24 h, they count for its retries as well", "task", j.r.Task, "id", j.r.ID, "error", err)
+		}
+	})
 }
 
 func lossReason(n, limit int) string {

@@ -107,13 +107,36 @@ var extraCases = []testCase{
 			if n, err := w.other().(backend.LossCounter).Losses(w.ctx, "a"); err != nil || n != want-1 {
 				w.Errorf("read %d, %v, want %d", n, err, want-1)
 			}
-			n, err := w.other().(backend.LossCounter).CountLoss(w.ctx, "a", time.Hour)
-			if err != nil || n != want {
-				w.Errorf("counted %d, %v, want %d", n, err, want)
+			for range 2 { // the first answer was lost
+				n, err := w.other().(backend.LossCounter).CountLoss(w.ctx, "a", want-1, time.Hour)
+				if err != nil || n != want {
+					w.Errorf("counted %d, %v, want %d", n, err, want)
+				}
 			}
 		}
-		if n, err := w.b.(backend.LossCounter).CountLoss(w.ctx, "b", time.Hour); err != nil || n != 1 {
+		counter := w.b.(backend.LossCounter)
+		if n, err := counter.CountLoss(w.ctx, "b", 0, time.Hour); err != nil || n != 1 {
 			w.Errorf("another task: %d, %v, want 1", n, err)
+		}
+		if n, err := counter.CountLoss(w.ctx, "c", 4, time.Hour); err != nil || n != 5 {
+			w.Errorf("a task whose count has gone: %d, %v, want one more than was known, 5", n, err)
+		}
+	}},
+	{"Losses/Forgotten", []Ability{Losses}, func(w *world) {
+		counter := w.b.(backend.LossCounter)
+		for _, id := range []string{"a", "b"} {
+			_, err := counter.CountLoss(w.ctx, id, 2, time.Hour)
+			w.must(err)
+		}
+		w.must(counter.ForgetLosses(w.ctx, "a"))
+		w.must(counter.ForgetLosses(w.ctx, "a")) // again, after a lost answer
+		for id, want := range map[string]int{"a": 0, "b": 3} {
+			if n, err := w.other().(backend.LossCounter).Losses(w.ctx, id); err != nil || n != want {
+				w.Errorf("%s: read %d, %v, want %d", id, n, err, want)
+			}
+		}
+		if n, err := counter.CountLoss(w.ctx, "a", 0, time.Hour); err != nil || n != 1 {
+			w.Errorf("counted anew: %d, %v, want 1", n, err)
 		}
 	}},
 }

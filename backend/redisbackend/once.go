@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/lovage-go/lovage/internal/redisconn"
@@ -13,7 +14,13 @@ import (
 //go:embed once.lua
 var onceLua string
 
-var onceScript = rueidis.NewLuaScript(onceLua)
+//go:embed losses.lua
+var lossesLua string
+
+var (
+	onceScript = rueidis.NewLuaScript(onceLua)
+	lossScript = rueidis.NewLuaScript(lossesLua)
+)
 
 // ClaimOnce takes an id for an owner until the lease ends; its owner may take it
 // again. What is done is nobody's.
@@ -45,24 +52,18 @@ func (b *Backend) once(ctx context.Context, id, owner string, keep time.Duration
 }
 
 // CountLoss counts lost workers by task id; each count keeps them for keep.
-func (b *Backend) CountLoss(ctx context.Context, taskID string, keep time.Duration) (int, error) {
+func (b *Backend) CountLoss(ctx context.Context, taskID string, known int, keep time.Duration) (int, error) {
 	if err := b.alive(); err != nil {
 		return 0, err
 	}
-	key := b.losses(taskID)
 	limited, cancel := b.rdb.Deadline(ctx)
 	defer cancel()
-	cmds := rueidis.Commands{
-		b.rdb.B().Multi().Build(), b.rdb.B().Incr().Key(key).Build(),
-		b.rdb.B().Pexpire().Key(key).Milliseconds(max(keep.Milliseconds(), 1)).Build(), b.rdb.B().Exec().Build(),
-	}
-	rs := b.rdb.DoMulti(limited, cmds...)
-	counted, err := rs[len(rs)-1].ToArray()
+	ms := redisconn.Milliseconds(max(keep, time.Millisecond))
+	n, err := lossScript.Exec(limited, b.rdb, []string{b.losses(taskID)}, []string{strconv.Itoa(known), ms}).AsInt64()
 	if err != nil {
 		return 0, fmt.Errorf("count a loss of %s: %w", taskID, fault(ctx, err))
 	}
-	n, err := counted[0].AsInt64()
-	return int(n), fault(ctx, err)
+	return int(n), nil
 }
 
 // Losses is how many lost workers were counted for a task.
@@ -77,6 +78,19 @@ func (b *Backend) Losses(ctx context.Context, taskID string) (int, error) {
 		return 0, fmt.Errorf("read the losses of %s: %w", taskID, fault(ctx, err))
 	}
 	return int(n), nil
+}
+
+// ForgetLosses drops the count of a task.
+func (b *Backend) ForgetLosses(ctx context.Context, taskID string) error {
+	if err := b.alive(); err != nil {
+		return err
+	}
+	limited, cancel := b.rdb.Deadline(ctx)
+	defer cancel()
+	if err := b.rdb.Do(limited, b.rdb.B().Del().Key(b.losses(taskID)).Build()).Error(); err != nil {
+		return fmt.Errorf("forget the losses of %s: %w", taskID, fault(ctx, err))
+	}
+	return nil
 }
 
 func (b *Backend) losses(taskID string) string { return b.prefix + "lovage.losses." + taskID }

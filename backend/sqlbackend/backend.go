@@ -138,11 +138,11 @@ func (b *Backend) DoneOnce(ctx context.Context, id, owner string, keep time.Dura
 	return fault(b.db.Update(ctx, func(tx *sqlstore.Tx) error { return tx.DoneOnce(id, owner, keep) }))
 }
 
-// CountLoss adds one lost worker to a task.
-func (b *Backend) CountLoss(ctx context.Context, taskID string, keep time.Duration) (int, error) {
+// CountLoss counts a lost worker of a task; each count keeps them for keep.
+func (b *Backend) CountLoss(ctx context.Context, taskID string, known int, keep time.Duration) (int, error) {
 	n := int64(0)
 	err := b.db.Update(ctx, func(tx *sqlstore.Tx) (err error) {
-		n, err = tx.CountLoss(taskID, keep, 0, nil)
+		n, err = tx.RaiseLosses(taskID, int64(known)+1, keep)
 		return err
 	})
 	return int(n), fault(err)
@@ -156,6 +156,11 @@ func (b *Backend) Losses(ctx context.Context, taskID string) (int, error) {
 		return err
 	})
 	return int(n), fault(err)
+}
+
+// ForgetLosses drops the count of a task.
+func (b *Backend) ForgetLosses(ctx context.Context, taskID string) error {
+	return fault(b.db.Update(ctx, func(tx *sqlstore.Tx) error { return tx.ForgetLosses(taskID) }))
 }
 
 // Cleanup deletes all expired records and returns the number of results.

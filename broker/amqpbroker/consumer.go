@@ -43,10 +43,11 @@ type Consumer struct {
 	mu     sync.Mutex // guards what follows
 	closed bool
 	queues []broker.Queue
-	lanes  map[string]*lane // by queue; opened by Claim
-	rest   map[*lane]bool   // further ones with claims, retired or kept
-	sent   map[string]*sent // by queue
-	idle   *time.Timer      // runs while nobody claims
+	lanes  map[string]*lane         // by queue; opened by Claim
+	rest   map[*lane]bool           // further ones with claims, retired or kept
+	sent   map[string]*sent         // by queue
+	copies map[string]chan struct{} // by the key of a message that is sent again: closed when it is acked
+	idle   *time.Timer              // runs while nobody claims
 	pause  time.Duration
 	again  time.Time // not before this is a lane opened again
 }
@@ -60,7 +61,7 @@ func (c *Conn) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Co
 	cs := &Consumer{
 		conn: c, name: cmp.Or(cfg.Worker, "lovage"), notes: cmp.Or(cfg.Notes, &c.notes), window: min(cmp.Or(max(cfg.Window, 0), defaultWindow), 65535),
 		bell: make(chan struct{}, 1), done: make(chan struct{}), turn: make(chan struct{}, 1),
-		lanes: map[string]*lane{}, rest: map[*lane]bool{}, sent: map[string]*sent{}, strict: cfg.Strict,
+		lanes: map[string]*lane{}, rest: map[*lane]bool{}, sent: map[string]*sent{}, copies: map[string]chan struct{}{}, strict: cfg.Strict,
 	}
 	cs.idle = time.AfterFunc(idle, cs.rested)
 	c.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -109,12 +110,13 @@ func (p place) app() *lovage.App {
 }
 
 // goWorker runs a worker until the end of the test.
-func goWorker(t *testing.T, app *lovage.App) {
+func goWorker(t *testing.T, app *lovage.App) (stop func()) {
 	t.Helper()
-	goWorkerWith(t, app, func(*worker.Config) {})
+	return goWorkerWith(t, app, func(*worker.Config) {})
 }
 
-func goWorkerWith(t *testing.T, app *lovage.App, change func(*worker.Config)) {
+// goWorkerWith starts a worker, which ends with the test or when it is stopped.
+func goWorkerWith(t *testing.T, app *lovage.App, change func(*worker.Config)) (stop func()) {
 	t.Helper()
 	ready := make(chan struct{})
 	cfg := worker.Config{Hostname: "go@%h", Concurrency: 4, Ready: func(worker.Info) { close(ready) }}
@@ -123,7 +125,7 @@ func goWorkerWith(t *testing.T, app *lovage.App, change func(*worker.Config)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("worker: %v", err)
@@ -132,14 +134,16 @@ func goWorkerWith(t *testing.T, app *lovage.App, change func(*worker.Config)) {
 			t.Errorf("close: %v", err)
 		}
 	})
+	t.Cleanup(stop)
 	select {
 	case <-ready:
 	case err := <-ended:
 		ended <- err
 		t.Fatalf("worker: %v", err)
-	case <-time.After(20 * time.Second):
-		t.Fatal("the worker is not ready after 20 s")
+	case <-time.After(60 * time.Second):
+		t.Fatal("the worker is not ready after 60 s")
 	}
+	return stop
 }
 
 // clientPy sends to the Go worker and prints what it got.

@@ -25,6 +25,7 @@ type lane struct {
 	kept    bool          // its consumer lives as long as its claims
 	drained chan struct{} // closed when no more messages come
 	sent    *sent         // of all lanes of the queue
+	turn    sync.Mutex    // held by who waits for an answer: the library does not tell whose it is
 
 	mu      sync.Mutex // guards what follows
 	ready   []*claim   // delivered and not claimed yet
@@ -36,6 +37,7 @@ type lane struct {
 	closing bool // by us
 	ended   bool
 	late    map[uint64]bool // tags that came after the end of the consumer
+	asking  int             // calls that need the channel when no claim does
 }
 
 // claim is what Delivery.Claim holds: a delivery tag is good on its lane alone.
@@ -145,7 +147,9 @@ func (l *lane) pump(messages <-chan amqp.Delivery, closed <-chan *amqp.Error, ca
 		keep := l.retired
 		l.mu.Unlock()
 		if !keep {
+			l.turn.Lock()
 			_ = l.ch.Close() // what is unsettled goes back
+			l.turn.Unlock()
 		}
 	default:
 	}
@@ -249,17 +253,14 @@ func (l *lane) retire(ctx context.Context) error {
 	l.retired = true
 	l.mu.Unlock()
 	l.s.tap.watch(l.tag, l.tooLate)
-	err := l.s.call(ctx, func() error {
-		if err := l.ch.Cancel(l.tag, false); err != nil {
-			return err
-		}
+	err := l.ask(ctx, func() error { return l.ch.Cancel(l.tag, false) })
+	if err == nil {
 		select { // what was under way is in ready then
 		case <-l.drained:
-			return nil
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			err = context.Cause(ctx)
 		}
-	})
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stopped = true
@@ -333,12 +334,21 @@ func (l *lane) close(ctx context.Context) error {
 		l.cs.notes.Unseen(l.queue.Name, l.window-l.unacked)
 	}
 	l.mu.Unlock()
-	err := l.s.call(ctx, l.ch.Close)
+	err := l.ask(ctx, l.ch.Close)
 	l.end(broker.ErrClosed)
 	if errors.Is(err, amqp.ErrClosed) || errors.Is(err, broker.ErrUnavailable) {
 		return nil
 	}
 	return err
+}
+
+// ask runs what waits for an answer on the channel.
+func (l *lane) ask(ctx context.Context, f func() error) error {
+	return l.s.call(ctx, func() error {
+		l.turn.Lock()
+		defer l.turn.Unlock()
+		return f()
+	})
 }
 
 // settlement is what becomes of a claim of this lane, and its outcome.

@@ -144,7 +144,7 @@ func (cs *Consumer) tidy(ctx context.Context) {
 	var empty []*lane
 	for l := range cs.rest {
 		l.mu.Lock()
-		if l.ended || l.stopped && len(l.open()) == 0 {
+		if l.ended || l.stopped && l.asking == 0 && len(l.open()) == 0 {
 			empty = append(empty, l)
 			delete(cs.rest, l)
 		}

@@ -35,6 +35,16 @@ type tap struct {
 	mu      sync.Mutex
 	methods []method
 	drop    string // a method that does not reach the server
+	held    string // a method that reaches it when release is closed, with all that comes after it
+	release chan struct{}
+}
+
+// hold keeps a method, and what its connection sends after it, until release is called.
+func (tp *tap) hold(name string) (release func()) {
+	tp.mu.Lock()
+	defer tp.mu.Unlock()
+	tp.held, tp.release = name, make(chan struct{})
+	return sync.OnceFunc(func() { close(tp.release) })
 }
 
 func newTap(t *testing.T, target string) *tap {
@@ -89,9 +99,13 @@ func (tp *tap) pass(conn int, r io.Reader, w io.Writer) {
 // keep keeps a method and tells whether it is dropped.
 func (tp *tap) keep(m method) bool {
 	tp.mu.Lock()
-	defer tp.mu.Unlock()
 	tp.methods = append(tp.methods, m)
-	return m.name() == tp.drop
+	drop, held, release := m.name() == tp.drop, m.name() == tp.held, tp.release
+	tp.mu.Unlock()
+	if held {
+		<-release
+	}
+	return drop
 }
 
 func (tp *tap) all() []method {

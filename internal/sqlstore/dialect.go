@@ -59,6 +59,7 @@ const (
 	stDeadDelete
 	stDeadCount
 	stLossAdd
+	stLossRaise
 	stLossRead
 	stLossDelete
 
@@ -160,6 +161,8 @@ var sqliteDialect = &dialect{
 	stDeadCount:     `SELECT queue_id, count(*) FROM lovage_dead GROUP BY queue_id`,
 	stLossAdd: `INSERT INTO lovage_loss (task_id, n, expires) VALUES (?, 1, ?)
 		ON CONFLICT (task_id) DO UPDATE SET n = CASE WHEN lovage_loss.expires <= ? THEN 1 ELSE lovage_loss.n + 1 END, expires = excluded.expires RETURNING n`,
+	stLossRaise: `INSERT INTO lovage_loss (task_id, n, expires) VALUES (?, ?, ?)
+		ON CONFLICT (task_id) DO UPDATE SET n = CASE WHEN lovage_loss.expires <= ? OR lovage_loss.n < excluded.n THEN excluded.n ELSE lovage_loss.n END, expires = excluded.expires RETURNING n`,
 	stLossRead:   `SELECT n FROM lovage_loss WHERE task_id = ? AND expires > ?`,
 	stLossDelete: `DELETE FROM lovage_loss WHERE task_id = ?`,
 
