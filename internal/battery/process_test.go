@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,6 +153,12 @@ func parentOf(pid int) (parent int) {
 }
 
 func logOf(dir string) string { return cmp.Or(*keep, filepath.Join(dir, "log")) }
+
+// mentions are the lines of a file that name a task.
+func mentions(path, id string) string {
+	data, _ := os.ReadFile(path)
+	return strings.Join(regexp.MustCompile(`(?m)^.*\b`+regexp.QuoteMeta(id)+`\b.*\n`).FindAllString(string(data), 50), "")
+}
 
 func tail(dir string) string {
 	data, _ := os.ReadFile(logOf(dir))

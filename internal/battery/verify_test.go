@@ -106,7 +106,7 @@ func (f *fleet) verify() {
 			}
 		case ft.name == "link":
 			if n := len(a.callbacks[id]); n != 1 && !(n > 1 && f.resends) {
-				bad("task %s: its callback was sent %d times, want once", id, n)
+				bad("task %s: its callback was sent %d times, want once:\n%s%s", id, n, mentions(f.Ledger, id), mentions(logOf(f.dir), id))
 			}
 		case ft.name == "chain":
 			for _, step := range steps(id) {
