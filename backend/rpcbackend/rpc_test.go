@@ -58,7 +58,7 @@ func goWorker(t *testing.T, app *lovage.App) {
 	go func() { ended <- w.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+		if err := testenv.End(t, ended, func() { w.Stop(worker.Cold) }); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("worker: %v", err)
 		}
 		if err := app.Close(context.Background()); err != nil {

@@ -127,7 +127,7 @@ func goWorkerWith(t *testing.T, app *lovage.App, change func(*worker.Config)) (s
 	go func() { ended <- w.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+		if err := testenv.End(t, ended, func() { w.Stop(worker.Cold) }); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("worker: %v", err)
 		}
 		if err := app.Close(context.Background()); err != nil {

@@ -105,7 +105,7 @@ func start(t *testing.T, app *lovage.App) *worker.Worker {
 	go func() { ended <- w.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if err := testenv.End(t, ended, func() { w.Stop(worker.Cold) }); err != nil {
 			t.Errorf("worker: %v", err)
 		}
 		if err := app.Close(context.Background()); err != nil {
