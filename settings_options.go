@@ -125,16 +125,20 @@ func (a *App) warnOfOptions() {
 }
 
 func (a *App) warnOf(setting string, rows []transportOption, given map[string]any, err error, lists ...string) {
+	if err != nil {
+		return // it comes back from the first use
+	}
 	var drivers []string
 	for _, list := range lists {
 		for _, url := range broker.URLs(list) {
-			if d := driverOf(url); d != "" && !slices.Contains(drivers, d) {
+			d := driverOf(url)
+			if d == "" && url != "" {
+				return // a driver from elsewhere has options of its own
+			}
+			if d != "" && !slices.Contains(drivers, d) {
 				drivers = append(drivers, d)
 			}
 		}
-	}
-	if err != nil || len(drivers) == 0 { // a driver from elsewhere has options of its own
-		return
 	}
 	source := a.cfg.origin[setting]
 	if source == "" {

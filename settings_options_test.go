@@ -50,6 +50,7 @@ func TestOptionsWithoutEffectAreTold(t *testing.T) {
 		"OneOfSeveral":    {url: "amqp://h;redis://h", options: options{"visibility_timeout": 3600, "heartbeat": 3}},
 		"Memory":          {url: "memory://", options: options{"visibility_timeout": 3600, "confirm_publish": false, "passiv": 1}, says: []string{`there is no option \"passiv\"; did you mean passive?`}},
 		"OwnDriver":       {url: "acme://h", options: options{"anything": 1}},
+		"OwnAmongOthers":  {url: "redis://h;acme://h", options: options{"anything": 1}},
 		"Results":         {url: "redis://h", results: "redis://h", ofResults: options{"visibility_timeout": 3600, "retry_polcy": options{}}, says: []string{"result_backend_transport_options: there is no option", "visibility_timeout has no effect here: it is for messages: set it in broker_transport_options"}},
 		"ResultsByReply":  {url: "amqp://h", results: "rpc://", ofResults: options{"global_keyprefix": "x"}, says: []string{"global_keyprefix has no effect with rpc: it is an option of redis"}},
 		"NoResults":       {url: "amqp://h", ofResults: options{"global_keyprefx": "x"}},
