@@ -201,8 +201,8 @@ func TestPreforkJoin(t *testing.T) {
 // TestPreforkCold shows that a cold shutdown kills what does not end.
 func TestPreforkCold(t *testing.T) {
 	t.Parallel()
-	y := newYard(t, lovage.Config{}, worker.Config{Grace: 200 * time.Millisecond}).start()
-	deaf, good := y.send(Errand{Do: "deaf", For: time.Hour}), y.send(Errand{Do: "wait"})
+	y := newYard(t, lovage.Config{}, worker.Config{Grace: 5 * time.Second}).start() // a busy machine lets a child wait
+	deaf, good := y.send(Errand{Do: "sleep", For: time.Hour}), y.send(Errand{Do: "wait"})
 	y.sees("run " + deaf.ID())
 	y.sees("run " + good.ID())
 	y.w.Stop(worker.Cold)
