@@ -63,27 +63,17 @@ func TestGoldenControl(t *testing.T) {
 			q := &f.Requests[i]
 			counts["requests"]++
 			m.expect(t, q.Exchange, "fanout", q.RoutingKey, false)
-			if err := m.from.PublishWithContext(ctx, q.Exchange, q.RoutingKey, true, false, q.publishing(t)); err != nil {
-				t.Fatal(err)
-			}
-			d, err := requests.Next(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			parsed, err := control.ParseRequest(d.Headers, d.Body)
-			var again *protocol.Message
-			if err == nil {
-				again, err = parsed.Message()
-			}
-			if err != nil {
-				t.Errorf("%s: %v", name, err)
-				continue
-			}
-			if err := m.out.(broker.Fanouter).Broadcast(ctx, q.Exchange, again); err != nil {
-				t.Fatal(err)
-			}
-			got := m.read(t, ctx, q.Exchange, q.RoutingKey)
-			same(t, name+" request", &got, q)
+			m.pass(t, ctx, name+" request", q, requests, func(headers, body []byte) error {
+				parsed, err := control.ParseRequest(headers, body)
+				if err != nil {
+					return err
+				}
+				again, err := parsed.Message()
+				if err != nil {
+					return err
+				}
+				return m.out.(broker.Fanouter).Broadcast(ctx, q.Exchange, again)
+			})
 		}
 		for i := range f.Replies {
 			p := &f.Replies[i]
@@ -93,28 +83,18 @@ func TestGoldenControl(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := m.from.PublishWithContext(ctx, p.Exchange, p.RoutingKey, true, false, p.publishing(t)); err != nil {
-				t.Fatal(err)
-			}
-			d, err := replies.Next(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			parsed, err := control.ParseReply(d.Headers, d.Body)
-			var again *protocol.Message
-			if err == nil {
-				again, err = parsed.Message()
-			}
-			if err != nil {
-				t.Errorf("%s: %v", name, err)
-				continue
-			}
-			again.Exchange, again.RoutingKey = p.Exchange, p.RoutingKey
-			if err := m.out.(broker.ReplyQueuer).Reply(ctx, time.Minute, again); err != nil {
-				t.Fatal(err)
-			}
-			got := m.read(t, ctx, p.Exchange, p.RoutingKey)
-			same(t, name+" reply", &got, p)
+			m.pass(t, ctx, name+" reply", p, replies, func(headers, body []byte) error {
+				parsed, err := control.ParseReply(headers, body)
+				if err != nil {
+					return err
+				}
+				again, err := parsed.Message()
+				if err != nil {
+					return err
+				}
+				again.Exchange, again.RoutingKey = p.Exchange, p.RoutingKey
+				return m.out.(broker.ReplyQueuer).Reply(ctx, time.Minute, again)
+			})
 			if err := replies.Close(); err != nil {
 				t.Error(err)
 			}

@@ -60,6 +60,25 @@ func (m *mirror) read(t *testing.T, ctx context.Context, exchange, key string) a
 	}
 }
 
+// pass sends a recorded message, which anew reads as it is heard and sends again, and
+// compares what arrives.
+func (m *mirror) pass(t *testing.T, ctx context.Context, name string, rec *recordedMessage, heard broker.Listener, anew func(headers, body []byte) error) {
+	t.Helper()
+	if err := m.from.PublishWithContext(ctx, rec.Exchange, rec.RoutingKey, true, false, rec.publishing(t)); err != nil {
+		t.Fatal(err)
+	}
+	d, err := heard.Next(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := anew(d.Headers, d.Body); err != nil {
+		t.Errorf("%s: %v", name, err)
+		return
+	}
+	got := m.read(t, ctx, rec.Exchange, rec.RoutingKey)
+	same(t, name, &got, rec)
+}
+
 // expect has a plain consumer hear what is sent by an exchange and a key.
 func (m *mirror) expect(t *testing.T, exchange, kind, key string, durable bool) {
 	t.Helper()

@@ -25,6 +25,7 @@ const (
 	queueDeclare    = "50.10"
 	queueBind       = "50.20"
 	basicQos        = "60.10"
+	basicPublish    = "60.40"
 	basicAck        = "60.80"
 )
 
@@ -141,6 +142,16 @@ func declaration(t *testing.T, m method) string {
 		return fmt.Sprintf("bind %s %s %s %v", queue, exchange, key, readTable(t, b[1:]))
 	}
 	return ""
+}
+
+// publication writes where a method publishes to; empty: nowhere.
+func publication(m method) string {
+	if m.name() != basicPublish {
+		return ""
+	}
+	exchange, b := shortstr(m.args[2:])
+	key, _ := shortstr(b)
+	return "publish " + exchange + " " + key
 }
 
 // recordedDeclaration writes a recorded one likewise. Flags that are off and empty

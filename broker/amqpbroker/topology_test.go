@@ -2,6 +2,7 @@ package amqpbroker_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"regexp"
@@ -46,8 +47,9 @@ type recordedTopology struct {
 	}
 }
 
-// declared are the declarations of a recording, each once.
-func (f *recordedTopology) declared(t *testing.T) map[string]bool {
+// declared are the declarations of a recording, each once, and if it is asked for
+// where messages are sent to.
+func (f *recordedTopology) declared(t *testing.T, sends bool) map[string]bool {
 	t.Helper()
 	list := f.Methods
 	for _, s := range f.Steps {
@@ -58,6 +60,10 @@ func (f *recordedTopology) declared(t *testing.T) map[string]bool {
 		switch m["method"] {
 		case "exchange.declare", "queue.declare", "queue.bind", "exchange.bind":
 			out[nameless(recordedDeclaration(t, m))] = true
+		case "basic.publish":
+			if sends {
+				out[fmt.Sprintf("publish %v %v", m["exchange"], m["routing_key"])] = true
+			}
 		}
 	}
 	return out
@@ -75,11 +81,17 @@ func TestGoldenTopology(t *testing.T) {
 	argq := broker.Queue{Name: "argq", Exchange: broker.Exchange{Name: "argx", Type: "direct", Transient: true}, RoutingKey: "argk",
 		Expires: time.Minute, MessageTTL: 30 * time.Second, MaxLength: 100, Transient: true, AutoDelete: true,
 		Arguments: map[string]any{"x-dead-letter-exchange": "dlx", "x-max-length-bytes": 10_000}}
+	nap := func(t *testing.T, app *lovage.App, opts ...lovage.CallOption) {
+		if _, err := app.Send(limit(t, 60*time.Second), "t.nap", lovage.Args{}, opts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send := func(t *testing.T, app *lovage.App, _ *tap) { nap(t, app) }
 	cases := map[string]struct {
-		conf  lovage.Config
-		cfg   worker.Config
-		delay bool // something is sent as late as can be
-		part  bool // the start was not recorded
+		conf lovage.Config
+		cfg  worker.Config
+		do   func(*testing.T, *lovage.App, *tap) // once the worker is there
+		part bool                                // its start was not recorded; what is sent is compared too
 	}{
 		"worker_startup_alone":       {},
 		"worker_startup_second":      {cfg: worker.Config{Hostname: "w2@worker.example"}},
@@ -88,33 +100,35 @@ func TestGoldenTopology(t *testing.T) {
 		"max_priority":               {conf: lovage.Config{TaskDefaultQueue: "prioq", TaskQueues: []broker.Queue{prio}}},
 		"broadcast_queue":            {conf: lovage.Config{TaskQueues: []broker.Queue{broker.Named("celery"), broker.Broadcast("broadcast_tasks")}}},
 		"queue_arguments":            {conf: lovage.Config{TaskDefaultQueue: "argq", TaskQueues: []broker.Queue{argq}}},
-		"quorum_default_queue":       {conf: lovage.Config{TaskDefaultQueue: "wq", TaskQueues: []broker.Queue{wq}}, part: true},
+		"quorum_default_queue":       {conf: lovage.Config{TaskDefaultQueue: "wq", TaskQueues: []broker.Queue{wq}}, part: true, do: send},
 		"pidbox_event_queue_options": {conf: lovage.Config{ControlQueueTTL: 100 * time.Second, ControlQueueExpires: 20 * time.Second,
 			EventQueuePrefix: "myev", EventExchange: "myevents", ControlExchange: "myctl"}},
-		"quorum_topic_native_delay": {conf: lovage.Config{TaskDefaultQueue: "wqt", TaskQueues: []broker.Queue{wqt}}, delay: true},
-	}
-	// What cannot be compared so, with the reason.
-	named := map[string]string{
-		"ack_late":               "acknowledgements: brokertest (Settle), TestInteropBothOnOneQueue",
-		"eta_prefetch_increment": "no prefetch is raised: what is early waits in the server, TestETAFromPythonLetsOthersPass",
-		"worker_shutdown":        "the offline event and a closed connection: TestGoldenEvents",
+		"quorum_topic_native_delay": {conf: lovage.Config{TaskDefaultQueue: "wqt", TaskQueues: []broker.Queue{wqt}},
+			do: func(t *testing.T, app *lovage.App, tp *tap) { nap(t, app, lovage.Countdown(1<<27*time.Second)) }}, // as late as can be
+		"ack_late": {conf: lovage.Config{TaskAcksLate: new(true)}, part: true, do: send},
+		"eta_prefetch_increment": {conf: lovage.Config{WorkerPrefetchMultiplier: 1}, part: true,
+			do: func(t *testing.T, app *lovage.App, tp *tap) { nap(t, app, lovage.Countdown(time.Second)); nap(t, app) }},
+		"worker_shutdown": {cfg: worker.Config{Hostname: "w2@worker.example"}, part: true, do: func(t *testing.T, app *lovage.App, tp *tap) {
+			compareDeclarations(t, tp, map[string]bool{"publish celeryev worker.heartbeat": true}, true) // it has begun
+			if _, err := app.Control().Shutdown(limit(t, 60*time.Second), control.Options{Destination: []string{"w2@worker.example"}}); err != nil {
+				t.Fatal(err)
+			}
+		}},
 	}
 	server := testenv.RabbitMQ(t)
 	files := load[recordedTopology](t, "testdata/golden/topology/*.json")
-	if len(files) != len(cases)+len(named) || len(files) != 13 {
-		t.Errorf("%d files, %d of them compared and %d named", len(files), len(cases), len(named))
+	if len(files) != len(cases) || len(files) != 13 {
+		t.Errorf("%d files, and %d are compared", len(files), len(cases))
 	}
 	for name, f := range files {
 		c, is := cases[name]
 		if !is {
-			if t.Logf("%s is not compared: %s", name, named[name]); named[name] == "" {
-				t.Errorf("%s is neither compared nor named", name)
-			}
+			t.Errorf("%s is not compared", name)
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			want := f.declared(t)
+			want := f.declared(t, c.part)
 			// What was delayed comes to a queue by bindings of its own, not by its
 			// exchange's, which know the last word of a key only: TestETAFromPythonLetsOthersPass.
 			maps.DeleteFunc(want, func(text string, _ bool) bool { return strings.HasSuffix(text, " #.wqt map[]") })
@@ -128,12 +142,15 @@ func TestGoldenTopology(t *testing.T) {
 					cfg.Hostname = c.cfg.Hostname
 				}
 			})
-			if c.delay {
-				if _, err := app.Send(limit(t, 60*time.Second), "t.late", lovage.Args{}, lovage.Countdown(1<<27*time.Second)); err != nil {
-					t.Fatal(err)
-				}
+			if c.do != nil {
+				c.do(t, app, tp)
 			}
 			compareDeclarations(t, tp, want, c.part)
+			for _, m := range tp.all() { // Celery raises it for what is early, which does not wait in a worker of ours
+				if m.name() == basicQos && m.args[6] != 0 {
+					t.Error("a global prefetch is set")
+				}
+			}
 		})
 	}
 	t.Run("receiver_declarations", func(t *testing.T) {
@@ -147,7 +164,7 @@ func TestGoldenTopology(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		want := f.declared(t)
+		want := f.declared(t, false)
 		// The recorded receiver asks for heartbeats at once; ours waits for them.
 		maps.DeleteFunc(want, func(text string, _ bool) bool { return strings.HasPrefix(text, "exchange celery.pidbox") })
 		compareDeclarations(t, tp, want, false)
@@ -162,7 +179,7 @@ func TestGoldenTopology(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := recordedTopology{Methods: exchange.Methods} // the process had made the exchange of requests before
-		compareDeclarations(t, tp, f.declared(t), true)
+		compareDeclarations(t, tp, f.declared(t, false), true)
 	})
 }
 
@@ -171,7 +188,7 @@ func TestGoldenTopology(t *testing.T) {
 func compareDeclarations(t *testing.T, tp *tap, want map[string]bool, part bool) {
 	t.Helper()
 	ours := regexp.MustCompile(`lovage|celery_delayed`)
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(60 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -183,6 +200,7 @@ func compareDeclarations(t *testing.T, tp *tap, want map[string]bool, part bool)
 				more = append(more, text)
 			}
 			delete(missing, text)
+			delete(missing, publication(m))
 		}
 		if len(more) > 0 && !part {
 			t.Fatalf("declared and not in the recording: %q\nmissing: %q", more, slices.Sorted(maps.Keys(missing)))
