@@ -15,12 +15,9 @@ import (
 // TestRabbitMQCluster: quorum queues on three nodes, which two workers know all, by
 // either strategy. Leaders move; then the node is killed that both workers consume
 // by, which leads the queue of one of them, while runs are under way. Each confirmed
-// task has run in the end, with the dead node away. The test has the package to
-// itself: three nodes beside all the others are too much.
+// task has run in the end, with the dead node away, and nothing is claimed any more.
 func TestRabbitMQCluster(t *testing.T) {
-	if !*full {
-		t.Skip("three nodes are too much beside other packages: make battery")
-	}
+	t.Parallel()
 	c := testenv.PrivateRabbitCluster(t)
 	s := &plant{T: t}
 	rig := func(strategy string, first *testenv.RabbitServer) *rig {
@@ -73,6 +70,7 @@ func TestRabbitMQCluster(t *testing.T) {
 				t.Errorf("the worker did not go to another node: nothing was tested\n%s", r.tail())
 			}
 			r.settled(fault{repeats: givesBack})
+			c.Drained(t, c.Nodes[(slices.Index(c.Nodes, victim)+1)%len(c.Nodes)], vhostOf(t, r), "q")
 		}
 		if round == size(1, 3)-1 || t.Failed() {
 			return

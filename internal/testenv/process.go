@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"time"
 )
 
 // process is a child that dies with this process.
@@ -30,6 +31,7 @@ func startProcessTo(cmd *exec.Cmd, out io.Writer) (*process, error) {
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = dieWithParent()
+	cmd.WaitDelay = 5 * time.Second // its own children may live on, and hold its output open
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()

@@ -19,7 +19,7 @@ import (
 // of their own, about 120 MB each. It is safe for concurrent use.
 type RabbitCluster struct{ Nodes []*RabbitServer }
 
-// PrivateRabbitCluster starts a cluster for one test, in some ten seconds.
+// PrivateRabbitCluster starts a cluster for one test, in ten to thirty seconds.
 func PrivateRabbitCluster(t testing.TB) *RabbitCluster {
 	t.Helper()
 	first, err := startRabbit("")
@@ -80,8 +80,12 @@ func (c *RabbitCluster) Vhost(t testing.TB) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.until(t, n, "the virtual host is there", func() (bool, error) {
-			return n.manage(http.MethodGet, "/api/aliveness-test"+u.Path, nil) == nil, nil
+		until(t, n, "the virtual host is there", func() (bool, error) {
+			err := n.manage(http.MethodGet, "/api/aliveness-test"+u.Path, nil)
+			if err != nil { // a busy node may have given it up
+				err = errors.Join(err, n.manage(http.MethodPost, "/api/vhosts"+u.Path+"/start/"+n.Node, nil))
+			}
+			return err == nil, err
 		})
 	}
 	return strings.Join(urls, ";")
@@ -97,7 +101,7 @@ type QuorumQueue struct {
 // Quorum asks a node for a quorum queue until all of its members are online.
 func (c *RabbitCluster) Quorum(t testing.TB, node *RabbitServer, vhost, queue string) (q QuorumQueue) {
 	t.Helper()
-	c.until(t, node, "all members of queue "+queue+" are online", func() (bool, error) {
+	until(t, node, "all members of queue "+queue+" are online", func() (bool, error) {
 		q = QuorumQueue{}
 		text, err := node.ask("/api/queues/" + url.PathEscape(vhost) + "/" + url.PathEscape(queue))
 		if err == nil {
@@ -108,12 +112,28 @@ func (c *RabbitCluster) Quorum(t testing.TB, node *RabbitServer, vhost, queue st
 	return q
 }
 
+// Drained asks a node for a queue until it has no messages, also none that are claimed.
+func (c *RabbitCluster) Drained(t testing.TB, node *RabbitServer, vhost, queue string) {
+	t.Helper()
+	until(t, node, "queue "+queue+" is empty", func() (bool, error) {
+		var q struct{ Messages *int }
+		text, err := node.ask("/api/queues/" + url.PathEscape(vhost) + "/" + url.PathEscape(queue))
+		if err == nil {
+			err = json.Unmarshal(text, &q)
+		}
+		if err != nil || q.Messages == nil || *q.Messages > 0 {
+			return false, errors.Join(err, fmt.Errorf("%.600s", text))
+		}
+		return true, nil
+	})
+}
+
 // MoveLeader gives a quorum queue another leader, which is a running node, and
 // returns when it leads.
 func (c *RabbitCluster) MoveLeader(t testing.TB, vhost, queue string, to *RabbitServer) {
 	t.Helper()
 	var err error
-	c.until(t, to, "it leads queue "+queue, func() (bool, error) {
+	until(t, to, "it leads queue "+queue, func() (bool, error) {
 		q := c.Quorum(t, to, vhost, queue)
 		if q.Leader == to.Node {
 			return true, nil
@@ -129,7 +149,7 @@ func (c *RabbitCluster) MoveLeader(t testing.TB, vhost, queue string, to *Rabbit
 // Consumes gives the node whose connection consumes from a queue.
 func (c *RabbitCluster) Consumes(t testing.TB, vhost, queue string) (at *RabbitServer) {
 	t.Helper()
-	c.until(t, c.Nodes[0], "queue "+queue+" has a consumer", func() (bool, error) {
+	until(t, c.Nodes[0], "queue "+queue+" has a consumer", func() (bool, error) {
 		var list []struct {
 			Queue   struct{ Name string }
 			Channel struct{ Node string } `json:"channel_details"`
@@ -150,7 +170,8 @@ func (c *RabbitCluster) Consumes(t testing.TB, vhost, queue string) (at *RabbitS
 	return at
 }
 
-func (c *RabbitCluster) until(t testing.TB, node *RabbitServer, what string, is func() (bool, error)) {
+// until wants something to be so on a node, within 90 s.
+func until(t testing.TB, node *RabbitServer, what string, is func() (bool, error)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()

@@ -63,9 +63,13 @@ func PrivateRabbitMQ(t testing.TB, conf ...string) *RabbitServer {
 func (s *RabbitServer) Vhost(t testing.TB) string {
 	t.Helper()
 	name := "v" + strconv.FormatInt(s.vhosts.Add(1), 10)
-	if err := s.manage(http.MethodPut, "/api/vhosts/"+name, nil); err != nil {
-		t.Fatalf("make a virtual host: %v", err)
-	}
+	until(t, s, "virtual host "+name+" is made", func() (bool, error) {
+		err := s.manage(http.MethodPut, "/api/vhosts/"+name, nil)
+		if err == nil { // not done by a PUT that comes after one that did not end in time
+			err = s.manage(http.MethodPut, "/api/permissions/"+name+"/guest", map[string]string{"configure": ".*", "write": ".*", "read": ".*"})
+		}
+		return err == nil, err
+	})
 	return "amqp://guest:guest@" + s.Addr + "/" + name
 }
 
