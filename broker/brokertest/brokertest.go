@@ -187,7 +187,7 @@ func (w *world) try(cs broker.Consumer, add func(Ability, bool)) {
 		w.ack(cs, d)
 		w.claimOne(cs)
 	}
-	w.must(c.Close()) // hands back
+	w.must(c.Close())                   // hands back
 	cs = w.consumer(w.other(), "probe") // which has not had it, nor could have
 	d = w.claimOne(cs)
 	add(Orphans, !d.Orphaned)
