@@ -109,6 +109,11 @@ func (cs *Consumer) adopt(ctx context.Context, l *lane) error {
 		cs.ring()
 		return nil
 	}
+	if !l.queue.NoAck { // its consumer is there, and more may be on its way
+		l.mu.Lock()
+		cs.notes.Unseen(name, l.window-l.unacked)
+		l.mu.Unlock()
+	}
 	ctx, cancel := cs.conn.bound(context.WithoutCancel(ctx))
 	defer cancel()
 	return l.close(ctx)
@@ -329,9 +334,6 @@ func (l *lane) close(ctx context.Context) error {
 		if !cl.settled {
 			l.note(cl)
 		}
-	}
-	if !l.stopped && !l.queue.NoAck { // its consumer is there yet, and more may be on its way
-		l.cs.notes.Unseen(l.queue.Name, l.window-l.unacked)
 	}
 	l.mu.Unlock()
 	err := l.ask(ctx, l.ch.Close)
