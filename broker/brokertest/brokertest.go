@@ -188,7 +188,7 @@ func (w *world) try(cs broker.Consumer, add func(Ability, bool)) {
 		w.claimOne(cs)
 	}
 	w.must(c.Close())                   // hands back
-	cs = w.consumer(w.other(), "probe") // which has not had it, nor could have
+	cs = w.consumer(w.conn, "probe")
 	d = w.claimOne(cs)
 	add(Orphans, !d.Orphaned)
 	w.send("probe", "d")
