@@ -187,7 +187,7 @@ func (w *world) try(cs broker.Consumer, add func(Ability, bool)) {
 		w.ack(cs, d)
 		w.claimOne(cs)
 	}
-	w.must(c.Close())                   // hands back
+	w.must(c.Close()) // hands back
 	cs = w.consumer(w.conn, "probe")
 	d = w.claimOne(cs)
 	add(Orphans, !d.Orphaned)
