@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,6 +161,29 @@ func TestDeduplication(t *testing.T) {
 			x.invariants()
 		})
 	})
+	// Its worker was stopped for longer than a lease, and others have done all of it.
+	t.Run("ItIsLostWhileItsResultIsRead", func(t *testing.T) {
+		t.Parallel()
+		log := &called{}
+		s := canvasSetup(log)
+		var slow, lost atomic.Bool
+		slow.Store(true)
+		lost.Store(true)
+		s.conn = func(c broker.Conn) broker.Conn { return disowning{plainConn{c}, &lost} }
+		s.backend = func(b backend.Backend) backend.Backend { return slowReader{b, &slow} }
+		bubble(t, func(t *testing.T) {
+			x := build(t, s)
+			x.send("t.list", "id", "[[1]]", chain)
+			comeAgain(x, [3]string{"id", "SUCCESS", "[5]"})
+			x.start()
+			pause(10 * time.Minute)
+			if s := x.w.Stats(); log.all() != "body [5]; body [5]" || s.Fenced != 1 || s.Duplicates != 1 {
+				t.Errorf("ran %q, stats %+v, want what follows once each: the run that lost its message causes nothing", log.all(), s)
+			}
+			x.stop()
+			x.invariants()
+		})
+	})
 	t.Run("WhereResultsCannotBeAskedItSaysSo", func(t *testing.T) {
 		t.Parallel()
 		tasks := func(app *lovage.App) { lovage.Func(app, "t.add", add) }
@@ -169,6 +194,45 @@ func TestDeduplication(t *testing.T) {
 		in(t, setup{conf: on, tasks: tasks, nowhere: true}, told)
 		in(t, setup{tasks: tasks, backend: func(b backend.Backend) backend.Backend { return mailed{b} }}, func(x *world) { x.wantLog(0, "worker_deduplicate") })
 	})
+}
+
+// disowning tells once of all claims that they have ended.
+type disowning struct {
+	plainConn
+	lost *atomic.Bool
+}
+
+func (c disowning) Consume(ctx context.Context, cfg broker.ConsumeConfig) (broker.Consumer, error) {
+	cons, err := c.plainConn.Consume(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return disowned{cons.(plainConsumer), c.lost}, nil
+}
+
+type disowned struct {
+	plainConsumer
+	lost *atomic.Bool
+}
+
+func (c disowned) Renew(ctx context.Context, held []*broker.Delivery) ([]*broker.Delivery, error) {
+	if c.lost.Swap(false) {
+		return held, nil
+	}
+	return c.plainConsumer.Renew(ctx, held)
+}
+
+// slowReader takes a minute for its first answer on task "id".
+type slowReader struct {
+	backend.Backend
+	slow *atomic.Bool
+}
+
+func (s slowReader) Fetch(ctx context.Context, ids ...string) ([]backend.Record, error) {
+	if slices.Contains(ids, "id") && s.slow.Swap(false) {
+		<-time.After(time.Minute)
+	}
+	return s.Backend.Fetch(ctx, ids...)
 }
 
 // mailed is a store whose results go to the callers.

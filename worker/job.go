@@ -303,7 +303,8 @@ func (j *job) finishing() error {
 func (j *job) FinishLater(_ context.Context, e *lovage.Effects, then func(error)) {
 	var err error
 	if j.phase.CompareAndSwap(running, finishing) {
-		if f := j.w.effects(j, e); f.enter() {
+		var f *finish
+		if f, err = j.w.effects(j, e); err == nil && f.enter() {
 			f.then, j.later = then, f
 			return
 		}

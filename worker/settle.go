@@ -62,8 +62,11 @@ func (j *job) settlement(v verdict) broker.Settlement {
 // finish has the effects of a job kept and its message settled, and waits for
 // it. Effects that the store refuses for good become the failure of the task.
 func (w *Worker) finish(j *job, e *lovage.Effects) error {
-	f := w.effects(j, e)
-	if err := w.countChords(j, f, e); err != nil {
+	f, err := w.effects(j, e)
+	if err == nil {
+		err = w.countChords(j, f, e)
+	}
+	if err != nil {
 		return err
 	}
 	if !f.enter() {
@@ -74,16 +77,19 @@ func (w *Worker) finish(j *job, e *lovage.Effects) error {
 	return <-f.done
 }
 
-// effects makes the finish of a job's effects.
-func (w *Worker) effects(j *job, e *lovage.Effects) *finish {
+// effects makes the finish of a job's effects. A job whose message has gone to
+// another worker has none: nothing would fence them.
+func (w *Worker) effects(j *job, e *lovage.Effects) (*finish, error) {
 	f := &finish{job: j, publish: e.Publish, store: e.Store, outcome: e.Outcome}
 	if !j.settled.Load() {
 		f.settle(j.settlement(j.judge(e.Outcome)))
+	} else if j.phase.Load() == fenced { // which lose has set before it released the claim
+		return nil, broker.ErrLeaseLost
 	}
 	if w.back == nil {
 		f.store = nil
 	}
-	return f
+	return f, nil
 }
 
 // conclude ends a job that cannot speak for itself.
