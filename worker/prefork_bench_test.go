@@ -23,8 +23,9 @@ import (
 )
 
 // BenchmarkPools compares what a task costs, in CPU of all processes, in the
-// pools.
+// pools, with processes that are tuned as the worker command tunes them.
 func BenchmarkPools(b *testing.B) {
+	worker.TuneProcess()
 	for _, pool := range []string{"goroutine", "prefork"} {
 		b.Run(pool, func(b *testing.B) {
 			store := memory.New(memory.WithCapacity(b.N + 1))

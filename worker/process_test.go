@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 	case "quit":
 		os.Exit(4)
 	case "yard":
+		worker.TuneProcess()
 		os.Exit(yardChild())
 	case "signals":
 		os.Exit(signalled())

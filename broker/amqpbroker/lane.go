@@ -194,7 +194,7 @@ func (l *lane) end(cause error) {
 	}
 	l.ready, l.order = nil, nil
 	l.mu.Unlock()
-	if l.s.alive() && !closing {
+	if _, refused := errors.AsType[*amqp.Error](cause); l.s.alive() && (!closing || refused) {
 		l.cs.conn.log.Warn("RabbitMQ closed the channel of a queue, which is opened again; what was claimed by it is delivered again",
 			"queue", l.queue.Name, "claimed", held, "error", cause)
 	}
@@ -336,9 +336,15 @@ func (l *lane) close(ctx context.Context) error {
 		}
 	}
 	l.mu.Unlock()
+	if l.ch.IsClosed() {
+		return nil // the server was first: pump ends the lane, and tells why
+	}
 	err := l.ask(ctx, l.ch.Close)
+	if _, first := errors.AsType[*amqp.Error](err); first {
+		return nil // likewise
+	}
 	l.end(broker.ErrClosed)
-	if errors.Is(err, amqp.ErrClosed) || errors.Is(err, broker.ErrUnavailable) {
+	if errors.Is(err, broker.ErrUnavailable) {
 		return nil
 	}
 	return err
