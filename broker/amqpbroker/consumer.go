@@ -115,8 +115,7 @@ func (cs *Consumer) Update(ctx context.Context, queues ...broker.Queue) error {
 func (cs *Consumer) leave(ctx context.Context, l *lane) error {
 	cs.mu.Lock()
 	if cs.lanes[l.queue.Name] == l {
-		delete(cs.lanes, l.queue.Name)
-		cs.rest[l] = true
+		cs.setAside(l)
 	}
 	cs.mu.Unlock()
 	defer cs.ring()

@@ -18,8 +18,8 @@ const (
 // store(i) stores the result that begins at ARGV[i], as [AppendStore] writes it,
 // and returns the index after it. What is stored stays where its state does not yield
 // to the new one: see protocol.State.Yields. Celery's document tells its state in its
-// first member; a document of another form has a mark beside it while it is a success. keep(key, px, meta) stores a success
-// whose document tells its state.
+// first member; a document of another form has a mark beside it while it is a success.
+// keep(key, px, meta) stores a success whose document tells its state.
 const StoreLua = `
 local function keep(key, px, meta)
   if px == '0' then call('SET', key, meta) else call('SET', key, meta, 'PX', px) end
