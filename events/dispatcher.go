@@ -166,7 +166,7 @@ func (d *Dispatcher) SetConn(conn broker.Conn) {
 type Stats struct {
 	Sent     int64 // accepted by the broker
 	Dropped  int64 // lost to a full buffer, a refusal or a field that is no JSON
-	Buffered int   // waiting
+	Buffered int   // waiting; those that a flush is sending now are in no count
 }
 
 // Stats returns the counts.
