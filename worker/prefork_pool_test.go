@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -241,33 +239,36 @@ func TestIsolated(t *testing.T) {
 // a child, whatever the kernel does for it.
 func TestChildWithoutParent(t *testing.T) {
 	t.Parallel()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs, ours := os.NewFile(uintptr(fds[1]), "theirs"), os.NewFile(uintptr(fds[0]), "ours")
-	conn, err := net.FileConn(ours)
-	ours.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	hears, says := pipe(t), pipe(t)
 	cmd := again(t, "yard")
-	cmd.Env = append(cmd.Env, proc.ChildKey+"=3:1")
-	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Env = append(cmd.Env, proc.ChildKey+"=2")
+	cmd.ExtraFiles = []*os.File{hears.r, says.w}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	theirs.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-	if _, err := conn.Read(make([]byte, 1)); err != nil { // it greets
+	says.w.Close()
+	_ = says.r.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := says.r.Read(make([]byte, 1)); err != nil { // it greets
 		t.Fatal(err)
 	}
-	conn.Close()
+	hears.w.Close()
 	closed := time.Now()
 	_ = cmd.Wait()
 	if d := time.Since(closed); d > time.Second {
 		t.Errorf("the child ended %s after its parent's end of the connection, want a second at most", d)
 	}
+}
+
+type pipeEnds struct{ r, w *os.File }
+
+func pipe(t *testing.T) pipeEnds {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return pipeEnds{r, w}
 }
 
 // TestPreforkIdle holds eight idle children against what they may take.

@@ -98,7 +98,7 @@ func TestPoolChildIsToldApart(t *testing.T) {
 		t.Error("IsChild in a test: got true")
 	}
 	cmd := again(t, "child")
-	cmd.Env = append(cmd.Env, proc.ChildKey+"=3:1")
+	cmd.Env = append(cmd.Env, proc.ChildKey+"=2")
 	out, err := cmd.Output()
 	if want := "child=true left=\"\" is=true\n"; string(out) != want || err != nil {
 		t.Errorf("child: got %q, %v, want %q", out, err, want)

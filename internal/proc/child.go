@@ -6,8 +6,7 @@ import (
 )
 
 // ChildKey is the environment variable that marks a child of a process pool.
-// Its value is the number of the inherited descriptor and the version of the
-// protocol spoken on it: "3:1".
+// Its value is the version of the protocol that its parent speaks.
 const ChildKey = "LOVAGE_POOL_CHILD"
 
 // child is read once, before anything that the process starts can inherit it.

@@ -12,7 +12,7 @@ import (
 
 // Protocol is the version of what parent and child say to each other. It is in
 // the mark of the child, and each other version is refused.
-const Protocol = 1
+const Protocol = 2
 
 // kind says what a frame is.
 type kind uint8

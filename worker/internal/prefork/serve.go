@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -22,11 +23,10 @@ var ErrMark = errors.New("the mark of a pool's child is not one of this version"
 // Serve is the life of a child. It returns an error if there is no parent to
 // talk to; otherwise it ends the process, when the parent says so or is gone.
 func Serve(ctx context.Context, app *lovage.App) error {
-	var fd, version int
-	if _, err := fmt.Sscanf(proc.Child(), "%d:%d", &fd, &version); err != nil || version != Protocol {
-		return fmt.Errorf("%w: %q", ErrMark, proc.Child())
+	if mark := proc.Child(); mark != strconv.Itoa(Protocol) {
+		return fmt.Errorf("%w: %q", ErrMark, mark)
 	}
-	conn, err := attach(fd)
+	conn, err := attach()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMark, err)
 	}

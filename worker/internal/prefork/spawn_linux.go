@@ -1,14 +1,15 @@
 package prefork
 
 import (
+	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/lovage-go/lovage/internal/proc"
 )
@@ -16,8 +17,12 @@ import (
 // image is this program as it runs, also when its file was replaced since.
 const image = "/proc/self/exe"
 
-// socket is the descriptor by which a child reaches its parent.
-const socket = 3
+// fromParent and toParent are the descriptors by which a child hears its parent
+// and speaks to it.
+const (
+	fromParent = 3
+	toParent   = 4
+)
 
 // nursery starts children, all from one thread that lives as long as the pool:
 // the kernel kills a child when the thread that started it ends
@@ -48,44 +53,50 @@ func (n *nursery) close() {
 
 // start starts a child and returns its process, the wire to it, and the read
 // end of its output.
-func (n *nursery) start(env []string) (cmd *exec.Cmd, conn net.Conn, output *os.File, err error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("make a socket pair: %w", err)
+func (n *nursery) start(env []string) (cmd *exec.Cmd, conn stream, output *os.File, err error) {
+	var ours, theirs [3]*os.File // what the child hears, says, and prints
+	for i := range ours {
+		r, w, err := os.Pipe()
+		if err != nil {
+			closeAll(ours[:i]...)
+			closeAll(theirs[:i]...)
+			return nil, nil, nil, fmt.Errorf("make a pipe: %w", err)
+		}
+		if ours[i], theirs[i] = r, w; i == 0 {
+			ours[i], theirs[i] = w, r
+		}
 	}
-	theirs := os.NewFile(uintptr(fds[1]), "child")
-	defer theirs.Close()
-	ours := os.NewFile(uintptr(fds[0]), "parent")
-	conn, err = net.FileConn(ours)
-	ours.Close()
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("make a socket pair: %w", err)
-	}
-	var pipe [2]int
-	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
-		conn.Close()
-		return nil, nil, nil, fmt.Errorf("make a pipe: %w", err)
-	}
-	_ = syscall.SetNonblock(pipe[0], true) // ours; the child's end blocks, as programs expect
-	output, input := os.NewFile(uintptr(pipe[0]), "output"), os.NewFile(uintptr(pipe[1]), "output")
-	defer input.Close()
-
+	defer closeAll(theirs[:]...)
 	cmd = &exec.Cmd{
 		Path: image, Args: os.Args,
-		Env:    append(append(proc.Environ(), env...), fmt.Sprintf("%s=%d:%d", proc.ChildKey, socket, Protocol)),
-		Stdout: input, Stderr: input, ExtraFiles: []*os.File{theirs},
+		Env:    append(append(proc.Environ(), env...), fmt.Sprintf("%s=%d", proc.ChildKey, Protocol)),
+		Stdout: theirs[2], Stderr: theirs[2], ExtraFiles: theirs[:2], // which block from now on, as programs expect
 		// A group of its own: an interrupt at the terminal is for the parent.
 		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
 	}
 	started := make(chan error, 1)
 	n.orders <- func() { started <- cmd.Start() }
 	if err := <-started; err != nil {
-		conn.Close()
-		output.Close()
+		closeAll(ours[:]...)
 		return nil, nil, nil, fmt.Errorf("start %s: %w", filepath.Base(os.Args[0]), err)
 	}
-	return cmd, conn, output, nil
+	return cmd, pipes{in: ours[1], out: ours[0]}, ours[2], nil
 }
+
+func closeAll(files ...*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// pipes are one end of the connection of parent and child. Two of them cost less
+// than a pair of sockets.
+type pipes struct{ in, out *os.File }
+
+func (p pipes) Read(b []byte) (int, error)         { return p.in.Read(b) }
+func (p pipes) Write(b []byte) (int, error)        { return p.out.Write(b) }
+func (p pipes) SetWriteDeadline(t time.Time) error { return p.out.SetWriteDeadline(t) }
+func (p pipes) Close() error                       { return errors.Join(p.in.Close(), p.out.Close()) }
 
 // replaced is the path of this program's file, if it is not the image that runs.
 func replaced() string {
@@ -105,12 +116,15 @@ func replaced() string {
 
 // attach is the child's end of the wire. It blocks a thread when read, which
 // wakes a child that has nothing else to do at half the price of the poller.
-func attach(fd int) (stream, error) {
-	if domain, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_DOMAIN); err != nil || domain != syscall.AF_UNIX {
-		return nil, fmt.Errorf("descriptor %d is no connection to a parent", fd)
+func attach() (stream, error) {
+	for _, fd := range []int{fromParent, toParent} {
+		var st syscall.Stat_t
+		if err := syscall.Fstat(fd, &st); err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFIFO {
+			return nil, fmt.Errorf("descriptor %d is no connection to a parent", fd)
+		}
+		syscall.CloseOnExec(fd) // programs that a task starts must not keep it open
 	}
-	syscall.CloseOnExec(fd) // programs that a task starts must not keep it open
-	return os.NewFile(uintptr(fd), "parent"), nil
+	return pipes{in: os.NewFile(fromParent, "parent"), out: os.NewFile(toParent, "parent")}, nil
 }
 
 // signalOf is a signal by its name, with or without SIG.

@@ -5,7 +5,6 @@ package prefork
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"syscall"
@@ -18,13 +17,13 @@ type nursery struct{}
 func newNursery() *nursery { return &nursery{} }
 func (*nursery) close()    {}
 
-func (*nursery) start([]string) (*exec.Cmd, net.Conn, *os.File, error) {
+func (*nursery) start([]string) (*exec.Cmd, stream, *os.File, error) {
 	return nil, nil, nil, errSystem
 }
 
 func replaced() string { return "" }
 
-func attach(int) (stream, error) { return nil, errSystem }
+func attach() (stream, error) { return nil, errSystem }
 
 var signals = map[string]syscall.Signal{"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM}
 
