@@ -42,6 +42,7 @@ type App struct {
 	errbacks     map[string]ErrbackFunc
 	bases        map[string]func() Base
 	defaultBase  func() Base
+	routers      []RouterFunc
 	interceptors []any
 	intercepted  bool // runs are, by one of them
 
@@ -95,6 +96,15 @@ func WithBroker(open func(context.Context) (broker.Conn, error)) AppOption {
 // WithBackend sets how the result store is opened, in place of result_backend.
 func WithBackend(open func(context.Context) (backend.Backend, error)) AppOption {
 	return func(a *App) { a.openBackend = open }
+}
+
+// WithRouter adds a function that says where calls go (a router of Celery's
+// task_routes). Functions are asked in the order in which they were added, before
+// the patterns of [Config.TaskRoutes]; calls that name a queue or an exchange
+// themselves are asked about by none. The Pattern and Regexp of what it returns
+// mean nothing.
+func WithRouter(f RouterFunc) AppOption {
+	return func(a *App) { a.routers = append(a.routers, f) }
 }
 
 // New returns an App. name is shown to people and is part of the embedded
@@ -238,7 +248,7 @@ func (a *App) resolve() (err error) {
 	}
 	a.limits = serializer.Limits{MaxBytes: a.conf.TaskMaxMessageSize}
 	a.codecs = serializer.NewRegistry()
-	if a.router, err = newRouter(a.conf, a.rand.uuid); err != nil {
+	if a.router, err = newRouter(a.conf, a.routers, a.rand.uuid); err != nil {
 		return err
 	}
 	a.publish = publishChain(a.interceptors, a.publishNow)

@@ -226,7 +226,9 @@ func (p *application) unlock(gid string, tasks []*sig, body *sig, interval, retr
 	opts = opts.merge(wireOptions{"queue": body.options["queue"], "priority": body.options["priority"]})
 	if opts["queue"] == nil {
 		var o options
-		p.app.router.route(body.firstTask(), &o)
+		if err := p.app.router.route(&call{name: body.firstTask()}, &o); err != nil {
+			return err
+		}
 		if o.queue != nil {
 			opts.put("queue", *o.queue)
 		}

@@ -1,6 +1,7 @@
 package lovage
 
 import (
+	"regexp"
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
@@ -192,7 +193,7 @@ type Config struct {
 	// TaskQueues defines queues. Default: TaskDefaultQueue alone.
 	TaskQueues []broker.Queue
 	// TaskRoutes sends tasks to queues by name; the first match wins, an exact
-	// name before a pattern.
+	// name before a pattern or a regular expression. [WithRouter] adds functions.
 	TaskRoutes []Route
 	// TaskAnnotations overrides task options by task name, "*" for all tasks:
 	// {"proj.add": {"rate_limit": "10/s"}}.
@@ -335,11 +336,14 @@ type Config struct {
 	origin map[string]string
 }
 
-// Route sends the tasks that match Pattern to a queue. It is data; see
-// [Config.TaskRoutes].
+// Route sends tasks to a queue. It is data; see [Config.TaskRoutes], and
+// [WithRouter] for what a function decides.
 type Route struct {
 	// Pattern is a task name, or a shell pattern: "proj.images.*".
 	Pattern string
+	// Regexp, in place of Pattern, matches from the start of a task's name, and
+	// to its end if it says so.
+	Regexp *regexp.Regexp
 	// Queue, Exchange and RoutingKey say where to; empty ones follow the queue.
 	Queue      string
 	Exchange   string

@@ -236,7 +236,7 @@ func TestWrongValuesAreErrors(t *testing.T) {
 		{"task_default_queue_type", "quorom", `got "quorom", want one of classic, quorum; did you mean quorum?`},
 		{"task_queues", []any{map[string]any{"nmae": "x"}}, `queue 1: there is no option "nmae"`},
 		{"task_queues", []any{map[string]any{"name": "x", "max_priority": -1}}, "max_priority: got the number -1, want a number that is not negative"},
-		{"task_routes", []any{"proj.routers.Router"}, "give the app a router function"},
+		{"task_routes", []any{"proj.routers.Router"}, "give the app a function (lovage.WithRouter)"},
 		{"task_routes", map[string]any{"a": 3}, `route of "a"`},
 		{"task_publish_retry_policy", map[string]any{"tries": 3}, `there is no option "tries"`},
 	} {

@@ -14,7 +14,9 @@ import (
 // message builds the message of a call.
 func (a *App) message(ctx context.Context, c *call, o *options) (*protocol.Message, error) {
 	now := time.Now()
-	a.router.route(c.name, o)
+	if err := a.router.route(c, o); err != nil {
+		return nil, err
+	}
 	id := or(o.taskID, "")
 	if id == "" {
 		id = a.rand.uuid()

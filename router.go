@@ -17,18 +17,31 @@ import (
 type router struct {
 	conf   *resolved
 	queues map[string]broker.Queue // by name and alias
+	funcs  []RouterFunc
 	exact  map[string]*route
-	globs  []*route
+	others []*route
+}
+
+// RouterFunc says where a call goes; nil leaves it to those that come after. It
+// is called by whoever calls a task, at the same time by many.
+type RouterFunc func(Routed) *Route
+
+// Routed is a call whose way is asked for. Its arguments are as they will be
+// sent; do not change them.
+type Routed struct {
+	Task   string
+	Args   RawArgs
+	Kwargs RawKwargs
 }
 
 // route is a Route with its options read.
 type route struct {
-	pattern string
+	matches func(task string) bool // nil: the task's name is the pattern
 	opts    options
 }
 
-func newRouter(conf *resolved, newID func() string) (*router, error) {
-	r := &router{conf: conf, queues: map[string]broker.Queue{}, exact: map[string]*route{}}
+func newRouter(conf *resolved, funcs []RouterFunc, newID func() string) (*router, error) {
+	r := &router{conf: conf, queues: map[string]broker.Queue{}, funcs: funcs, exact: map[string]*route{}}
 	conf.TaskQueues = slices.Clone(conf.TaskQueues)
 	for i, q := range conf.TaskQueues {
 		if q.Name == "" && q.Exchange.Type == "fanout" { // broker.Broadcast
@@ -52,35 +65,76 @@ func newRouter(conf *resolved, newID func() string) (*router, error) {
 	for i := range conf.TaskRoutes {
 		route, err := newRoute(&conf.TaskRoutes[i])
 		if err != nil {
-			return nil, fmt.Errorf("task_routes: route of %q: %w", conf.TaskRoutes[i].Pattern, err)
+			return nil, fmt.Errorf("task_routes: route of %q: %w", conf.TaskRoutes[i].name(), err)
 		}
-		if strings.ContainsAny(route.pattern, "*?[") {
-			r.globs = append(r.globs, route)
-		} else if _, dup := r.exact[route.pattern]; !dup {
-			r.exact[route.pattern] = route
+		name := conf.TaskRoutes[i].Pattern
+		if route.matches != nil {
+			r.others = append(r.others, route)
+		} else if _, dup := r.exact[name]; !dup {
+			r.exact[name] = route
 		}
 	}
 	return r, nil
 }
 
 func newRoute(r *Route) (*route, error) {
+	matches, err := r.matcher()
+	if err != nil {
+		return nil, err
+	}
+	opts, err := r.read()
+	if err != nil {
+		return nil, err
+	}
+	return &route{matches, opts}, nil
+}
+
+// matcher tells the tasks of a pattern, nil for that of one name.
+func (r *Route) matcher() (func(task string) bool, error) {
+	switch {
+	case r.Regexp != nil && r.Pattern != "":
+		return nil, errors.New("it has a pattern and a regular expression: give it one of them")
+	case r.Regexp != nil:
+		return func(task string) bool {
+			at := r.Regexp.FindStringIndex(task)
+			return at != nil && at[0] == 0
+		}, nil
+	case !strings.ContainsAny(r.Pattern, "*?["):
+		return nil, nil
+	}
 	if _, err := path.Match(r.Pattern, ""); err != nil {
 		return nil, fmt.Errorf("%w: write it like proj.images.*", err)
 	}
+	return func(task string) bool {
+		ok, _ := path.Match(r.Pattern, task)
+		return ok
+	}, nil
+}
+
+// name is what an error calls the route.
+func (r *Route) name() string {
+	if r.Regexp != nil {
+		return r.Regexp.String()
+	}
+	return r.Pattern
+}
+
+// read reads a route's options.
+func (r *Route) read() (options, error) {
 	w := make(map[string]json.RawMessage, len(r.Options))
 	for k, v := range r.Options {
 		text, err := jsonCodec.Marshal(v)
 		if err != nil {
-			return nil, fmt.Errorf("option %s: %w", k, err)
+			return options{}, fmt.Errorf("option %s: %w", k, err)
 		}
 		w[k] = text
 	}
 	opts, extra, err := parseWireOptions(w)
 	if err != nil {
-		return nil, err
+		return options{}, err
 	}
 	if extra.embed.Callbacks != nil || extra.embed.Errbacks != nil {
-		return nil, errors.New("a route cannot link: give Link and LinkError to the call")
+		return options{}, errors.New("a route cannot link: give Link and LinkError to the call")
 	}
 	for dst, text := range map[**string]string{&opts.queue: r.Queue, &opts.exchange: r.Exchange, &opts.routingKey: r.RoutingKey} {
 		if text != "" {
@@ -88,7 +142,7 @@ func newRoute(r *Route) (*route, error) {
 		}
 	}
 	set(&opts.priority, r.Priority)
-	return &route{r.Pattern, opts}, nil
+	return opts, nil
 }
 
 // QueueNotFoundError tells that a queue is not configured and may not be made.
@@ -131,13 +185,14 @@ func typeOfQueue(t string) string {
 	return t
 }
 
-// match is the route for a task: an exact name first, then patterns in order.
+// match is the route that the settings have for a task: an exact name first, then
+// patterns in order.
 func (r *router) match(task string) *route {
 	if route, ok := r.exact[task]; ok {
 		return route
 	}
-	for _, route := range r.globs {
-		if ok, _ := path.Match(route.pattern, task); ok {
+	for _, route := range r.others {
+		if route.matches(task) {
 			return route
 		}
 	}
@@ -146,15 +201,27 @@ func (r *router) match(task string) *route {
 
 // route lays the options of a call over those of its task's route. A call that
 // names a queue or an exchange is routed already.
-func (r *router) route(task string, o *options) {
-	if len(r.exact)+len(r.globs) == 0 || or(o.queue, "") != "" || or(o.exchange, "") != "" {
-		return
+func (r *router) route(c *call, o *options) error {
+	if or(o.queue, "") != "" || or(o.exchange, "") != "" {
+		return nil
 	}
-	if route := r.match(task); route != nil {
-		given := *o
-		*o = route.opts
-		o.merge(&given)
+	for _, f := range r.funcs {
+		if route := f(Routed{Task: c.name, Args: RawArgs(c.args), Kwargs: RawKwargs(c.kwargs)}); route != nil {
+			opts, err := route.read()
+			if err != nil {
+				return fmt.Errorf("the route that a router function gave: %w", err)
+			}
+			opts.merge(o)
+			*o = opts
+			return nil
+		}
 	}
+	if route := r.match(c.name); route != nil {
+		opts := route.opts
+		opts.merge(o)
+		*o = opts
+	}
+	return nil
 }
 
 // checkPriority reports a priority that no message can carry.

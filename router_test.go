@@ -3,6 +3,7 @@ package lovage_test
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ func TestRoutes(t *testing.T) {
 			{Pattern: "proj.*", Queue: "glob", Priority: new(2)},
 			{Pattern: "proj.images.*", Queue: "never: the first pattern wins"},
 			{Pattern: "proj.exact", Queue: "exact", Options: map[string]any{"expires": 60, "priority": 6, "headers": map[string]any{"a": 1}}},
+			{Regexp: regexp.MustCompile(`feed\.(get|put)$`), Queue: "exact"},
 			{Pattern: "topic.?", Exchange: "ex", RoutingKey: "k.1"},
 			{Pattern: "keyed", Queue: "topical", RoutingKey: "other.key"},
 		},
@@ -35,6 +37,9 @@ func TestRoutes(t *testing.T) {
 		"Default":             {"x", nil, address{"celery", "", "celery"}},
 		"ExactBeforePattern":  {"proj.exact", nil, address{"exact", "", "exact"}},
 		"Pattern":             {"proj.images.resize", nil, address{"glob", "", "glob"}},
+		"Regexp":              {"feed.put", nil, address{"exact", "", "exact"}},
+		"RegexpFromTheStart":  {"myfeed.put", nil, address{"celery", "", "celery"}},
+		"RegexpToItsEnd":      {"feed.putter", nil, address{"celery", "", "celery"}},
 		"CallBeforeRoute":     {"proj.exact", []lovage.CallOption{lovage.Queue("topical")}, address{"topical", "tex", "t.#"}},
 		"KeyOfTheCall":        {"keyed", []lovage.CallOption{lovage.RoutingKey("mine")}, address{"topical", "tex", "mine"}},
 		"KeyOfTheRoute":       {"keyed", nil, address{"topical", "tex", "other.key"}},
@@ -80,6 +85,7 @@ func TestRoutes(t *testing.T) {
 	for name, r := range map[string]lovage.Route{
 		"syntax error in pattern": {Pattern: "proj.[", Queue: "q"},
 		"option priority":         {Pattern: "x", Options: map[string]any{"priority": "high"}},
+		"give it one of them":     {Pattern: "x", Regexp: regexp.MustCompile("x"), Queue: "q"},
 		"a route cannot link":     {Pattern: "x", Options: map[string]any{"link": map[string]any{"task": "t"}}},
 	} {
 		t.Run("AWrongRouteIsRefused", func(t *testing.T) {
@@ -89,5 +95,53 @@ func TestRoutes(t *testing.T) {
 				t.Errorf("got %v, want %s", err, name)
 			}
 		})
+	}
+}
+
+func TestRouterFunctions(t *testing.T) {
+	t.Parallel()
+	tenant := func(c lovage.Routed) *lovage.Route {
+		var who string
+		if ok, err := c.Kwargs.Get("tenant", &who); err != nil || !ok {
+			return nil
+		}
+		return &lovage.Route{Queue: "of-" + who, Priority: new(4)}
+	}
+	last := func(c lovage.Routed) *lovage.Route {
+		switch c.Task {
+		case "proj.wrong":
+			return &lovage.Route{Options: map[string]any{"priority": "high"}}
+		case "proj.other":
+			return &lovage.Route{Queue: "second"}
+		}
+		return nil
+	}
+	cfg := lovage.Config{TaskRoutes: []lovage.Route{{Pattern: "proj.*", Queue: "pattern"}}}
+	w := newWorld(t, cfg, lovage.WithRouter(tenant), lovage.WithRouter(last))
+	send := func(task, tenant string, opts ...lovage.CallOption) error {
+		args := lovage.Args{}
+		if tenant != "" {
+			args.Keyword = map[string]any{"tenant": tenant}
+		}
+		_, err := w.app.Send(w.ctx(), task, args, opts...)
+		return err
+	}
+	for queue, err := range map[string]error{
+		"of-acme": send("proj.a", "acme"),
+		"second":  send("proj.other", ""),
+		"pattern": send("proj.a", ""),
+		"called":  send("proj.a", "acme", lovage.Queue("called")),
+		"celery":  send("x", ""),
+	} {
+		if err != nil {
+			t.Error(queue, err)
+		}
+		if d := peek(t, w, queue); queue == "of-acme" && *d.Properties.Priority != 4 {
+			t.Errorf("priority %v, want that of the route", d.Properties.Priority)
+		}
+	}
+	err := send("proj.wrong", "")
+	if err == nil || !strings.Contains(err.Error(), "router function") || !strings.Contains(err.Error(), "option priority") {
+		t.Errorf("a wrong route gave %v", err)
 	}
 }

@@ -114,7 +114,7 @@ func readRoutes(value any) ([]Route, error) {
 	var out []Route
 	for i, e := range list {
 		if path, ok := e.(string); ok {
-			return nil, fmt.Errorf("item %d: %q names a router class, and Go cannot import one by name: give the app a router function", i+1, path)
+			return nil, fmt.Errorf("item %d: %q names a router class, and Go cannot import one by name: give the app a function (lovage.WithRouter)", i+1, path)
 		}
 		if pair, err := settings.List(e); err == nil && len(pair) == 2 {
 			pattern, err := settings.String(pair[0])
