@@ -170,6 +170,10 @@ func yardApp(conf lovage.Config, opts ...lovage.AppOption) (*lovage.App, *lovage
 	class.again = c.Handle
 	lovage.Func(app, "yard.pid", func(context.Context, struct{}) (int, error) { return os.Getpid(), nil })
 	lovage.Func(app, "yard.add", add)
+	lovage.Func(app, "yard.echo", func(ctx context.Context, text string) (string, error) {
+		slog.Info("heard", "text", text)
+		return text, nil
+	})
 	lovage.Func(app, "yard.list", func(_ context.Context, in []int) (string, error) {
 		note("body %v", in)
 		return fmt.Sprint(in), nil
@@ -399,6 +403,28 @@ func TestPrefork(t *testing.T) {
 	}
 	if parent := fmt.Sprint(os.Getpid(), " "); slices.ContainsFunc(y.noted(""), func(l string) bool { return strings.HasPrefix(l, parent) }) {
 		t.Errorf("a hook ran in the parent: %q", y.noted(parent))
+	}
+}
+
+// TestPreforkLarge passes more than a pipe holds, both ways and at the same time.
+func TestPreforkLarge(t *testing.T) {
+	t.Parallel()
+	y := newYard(t, lovage.Config{}, worker.Config{}).start()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var sent []*lovage.Result[any]
+	for i := range 6 {
+		r, err := y.app.Send(ctx, "yard.echo", lovage.Args{Positional: []any{strings.Repeat(fmt.Sprint(i), 3<<20)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent = append(sent, r)
+	}
+	for i, r := range sent {
+		got, err := r.Get(ctx)
+		if text, _ := got.(string); err != nil || text != strings.Repeat(fmt.Sprint(i), 3<<20) {
+			t.Errorf("call %d: got %d bytes, %v, want what was sent", i, len(text), err)
+		}
 	}
 }
 
