@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/lovage-go/lovage"
 	_ "github.com/lovage-go/lovage/embedded" // the scheme sqlite:
@@ -177,23 +178,22 @@ func withProcesses(ctx context.Context, store string, queues [][]string, f func(
 	}
 	fctx, cancel := context.WithCancelCause(ctx) // f need not wait for a worker that is gone
 	defer cancel(nil)
+	pctx, stop := context.WithCancel(ctx)
 	var processes sync.WaitGroup
-	var started []*exec.Cmd
 	for _, qs := range queues {
-		p := exec.CommandContext(ctx, self, append([]string{"worker", store}, qs...)...)
+		p := exec.CommandContext(pctx, self, append([]string{"worker", store}, qs...)...)
+		p.Cancel = func() error { return p.Process.Signal(os.Interrupt) } // a warm shutdown
+		p.WaitDelay = 30 * time.Second                                    // one that was not listening yet may have missed it
 		p.Stderr = os.Stderr
 		if err = p.Start(); err != nil {
 			break
 		}
-		started = append(started, p)
 		processes.Go(func() { cancel(fmt.Errorf("worker process on %v ended: %v", qs, p.Wait())) })
 	}
 	if err == nil {
 		err = f(fctx)
 	}
-	for _, p := range started {
-		p.Process.Signal(os.Interrupt) // a warm shutdown
-	}
+	stop()
 	processes.Wait()
 	return err
 }
