@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,11 +22,17 @@ import (
 	"github.com/lovage-go/lovage/internal/proc"
 )
 
+// patience is how long anything is waited for.
+const patience = time.Minute
+
 // childKey makes this test binary the program under test.
 const childKey = "PROJ_CLI_TEST"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childKey) == "" {
+		if signal.Ignored(syscall.SIGHUP) { // by nohup: the programs started here would leave it alone too
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+		}
 		os.Exit(m.Run())
 	}
 	app := lovage.New("proj", lovage.Config{})
@@ -70,7 +77,7 @@ func (p *program) command(ctx context.Context, args ...string) *exec.Cmd {
 // run is one command from start to end.
 func (p *program) run(args ...string) (code int, stdout, stderr string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	cmd := p.command(ctx, args...)
 	var out, errw bytes.Buffer
@@ -105,7 +112,7 @@ type workerProcess struct {
 
 func (p *program) worker(args ...string) *workerProcess {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), 3*patience)
 	w := &workerProcess{t: p.t, cmd: p.command(ctx, append([]string{"worker"}, args...)...), cancel: cancel, more: make(chan struct{}, 1), ended: make(chan struct{})}
 	r, pipe, err := os.Pipe()
 	if err != nil {
@@ -142,7 +149,7 @@ func (w *workerProcess) output() string {
 // sees waits until the worker has printed text.
 func (w *workerProcess) sees(text string) {
 	w.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for !strings.Contains(w.output(), text) {
 		select {
 		case <-w.more:
@@ -151,7 +158,7 @@ func (w *workerProcess) sees(text string) {
 				w.t.Fatalf("the worker ended without %q:\n%s", text, w.output())
 			}
 		case <-deadline:
-			w.t.Fatalf("no %q within 20 s:\n%s", text, w.output())
+			w.t.Fatalf("no %q within %s:\n%s", text, patience, w.output())
 		}
 	}
 }
@@ -181,7 +188,7 @@ func TestWorkerProcess(t *testing.T) {
 	if code != cli.ExitOK || stdout != "5\n" || stderr != "" {
 		t.Errorf("call --wait: exit code %d, stdout %q, stderr %q; want 0, 5 and nothing", code, stdout, stderr)
 	}
-	code, stdout, _ = p.run("status", "-t", "10", "-j", "-d", proc.NodeName("w1@%h", ""))
+	code, stdout, _ = p.run("status", "-t", "60", "-j", "-d", proc.NodeName("w1@%h", ""))
 	if code != cli.ExitOK || !strings.Contains(stdout, `"w1@`) {
 		t.Errorf("status: exit code %d, stdout %q; want 0 and w1", code, stdout)
 	}

@@ -34,8 +34,8 @@ func (s *shell) startWorker(args ...string) (stop func() (code int, stdout, stde
 	case <-ready:
 	case code := <-ended:
 		s.t.Fatalf("the worker ended with %d before it was ready: %s%s", code, out.String(), errw.String())
-	case <-time.After(20 * time.Second):
-		s.t.Fatal("the worker is not ready after 20 s")
+	case <-time.After(patience):
+		s.t.Fatalf("the worker is not ready after %s", patience)
 	}
 	s.t.Cleanup(cancel)
 	return func() (int, string, string) {
@@ -43,8 +43,8 @@ func (s *shell) startWorker(args ...string) (stop func() (code int, stdout, stde
 		select {
 		case code := <-ended:
 			return code, out.String(), errw.String()
-		case <-time.After(20 * time.Second):
-			s.t.Fatal("the worker has not ended after 20 s")
+		case <-time.After(patience):
+			s.t.Fatalf("the worker has not ended after %s", patience)
 		}
 		return -1, "", ""
 	}

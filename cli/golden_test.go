@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
@@ -57,7 +56,7 @@ func (s *shell) app() *lovage.App {
 // run is one command line.
 func (s *shell) run(args ...string) (code int, stdout, stderr string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	var out, errw bytes.Buffer
 	opts := append([]cli.Option{cli.Environ(s.env)}, s.opts...)

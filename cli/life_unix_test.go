@@ -29,7 +29,7 @@ func TestSystemd(t *testing.T) {
 	defer conn.Close()
 	hears := func(want string) {
 		t.Helper()
-		if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 		var all []string
@@ -73,9 +73,7 @@ func TestRestartTakesTheNewFile(t *testing.T) {
 	w := p.worker("-l", "info", "--workdir", dir, "-n", "w1@box")
 	w.sees("w1@box ready.")
 	next := filepath.Join(dir, "next")
-	if err := os.WriteFile(next, []byte("#!/bin/sh\necho version 2 in $PWD: $*\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	writeProgram(t, next, []byte("#!/bin/sh\necho version 2 in $PWD: $*\n"))
 	if err := os.Rename(next, p.self); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +114,7 @@ func TestUser(t *testing.T) {
 	logfile := filepath.Join(dir, "w.log")
 	w := p.worker("-l", "info", "--uid", "nobody", "--umask", "077", "-f", logfile)
 	w.sees(".> app:")
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for text := ""; !strings.Contains(text, " ready."); {
 		if time.Now().After(deadline) {
 			t.Fatalf("not ready: %s%s", text, w.output())
@@ -142,7 +140,7 @@ func TestUser(t *testing.T) {
 		t.Errorf("the log file is %v of user %v, %v; want 0600 of nobody", info.Mode(), info.Sys(), err)
 	}
 	w.signal(syscall.SIGHUP) // who is nobody already may say so again
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		raw, _ := os.ReadFile(logfile)
 		if strings.Count(string(raw), " ready.") == 2 {
 			break
@@ -179,6 +177,15 @@ func copyProgram(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	writeProgram(t, path, text)
+}
+
+// writeProgram writes a file to be executed: a process that is being forked in the
+// meantime would have it open for writing, and nobody could run it.
+func writeProgram(t *testing.T, path string, text []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, text, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func logged(t *testing.T, args ...string) string {
 		withLines(app)
 		app.Signals.TaskPostrun.Connect(func(context.Context, lovage.TaskPostrun) { ran <- struct{}{} })
 	}
-	stop := s.startWorker(append([]string{"-q", "-n", "w@host"}, args...)...)
+	stop := s.startWorker(append([]string{"-q", "-n", "w@host", "-c", "2"}, args...)...)
 	if got := s.ok("call", "proj.log", "--wait=20", "-q"); got != "done\n" {
 		t.Fatalf("got %q, want done", got)
 	}

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/internal/testenv"
@@ -40,7 +39,7 @@ def fail(why): raise ValueError(why)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		_, _ = lovage.ResultOf[any](client, res.ID()).Get(ctx)
 		cancel()
 	}

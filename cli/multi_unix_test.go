@@ -48,7 +48,7 @@ func TestMulti(t *testing.T) {
 	})
 	logs := func(node, want string, times int) {
 		t.Helper()
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(patience)
 		for {
 			text, err := os.ReadFile(filepath.Join(dir, "log", node+".log"))
 			if err == nil && strings.Count(string(text), want) >= times {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/cli"
@@ -76,10 +77,18 @@ func TestInspectAndControl(t *testing.T) {
 
 func TestControlShutdown(t *testing.T) {
 	t.Parallel()
-	s := newShell(t)
+	s, told := newShell(t), make(chan struct{})
+	s.setup = func(app *lovage.App) {
+		app.Signals.WorkerShuttingDown.Connect(func(context.Context, lovage.WorkerShuttingDown) { close(told) })
+	}
 	stop := s.startWorker("-q", "-n", "w1@example.org")
 	if code, _, stderr := s.run("control", "shutdown", "-t", "0.05"); code != cli.ExitUnavailable {
 		t.Errorf("exit code %d, %s; want 69: the worker does not answer", code, stderr)
+	}
+	select {
+	case <-told:
+	case <-time.After(patience):
+		t.Error("the worker is not told to shut down")
 	}
 	if code, _, stderr := stop(); code != cli.ExitOK || !strings.Contains(stderr, "Got shutdown from remote") {
 		t.Errorf("the worker: exit code %d, %s", code, stderr)
