@@ -48,7 +48,7 @@ func TestPreforkStress(t *testing.T) {
 	killFor := time.Duration(n) * 8 * time.Millisecond // then the rest may end
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	deadline := time.Now().Add(time.Duration(n) * 100 * time.Millisecond)
+	deadline := time.Now().Add(patience + time.Duration(n)*100*time.Millisecond)
 	for {
 		l := y.lengths()
 		if l.Ready+l.Claimed+l.Delayed == 0 {
