@@ -84,6 +84,7 @@ func TestMulti(t *testing.T) {
 	if pid("w1") == first {
 		t.Error("the worker is still the one from before the restart")
 	}
+	logs("w1", "w1@box ready.", 2) // a node holds its pid file before it hears SIGHUP
 	second := pid("w1")
 	if err := syscall.Kill(second, syscall.SIGHUP); err != nil { // it has no terminal: it restarts in place
 		t.Fatal(err)
