@@ -48,11 +48,11 @@ func TestPassive(t *testing.T) {
 		}
 	}
 	s := newSite(t, narrow, map[string]any{"passive": true})
-	s.works(healed)
+	s.works()
 	if err := s.c.Publish(t.Context(), delayedTask("q", "late", time.Second)); err != nil {
 		t.Errorf("a delayed message: %v", err)
 	}
-	if err := s.settle(s.claim(limit(t, 20*time.Second)), broker.DeadLetter); err != nil {
+	if err := s.settle(s.claim(limit(t, patience)), broker.DeadLetter); err != nil {
 		t.Errorf("dead letter: %v", err)
 	}
 	if dead, err := owner.DeadLetters(t.Context(), "q", "", 10); err != nil || len(dead) != 1 {
@@ -107,7 +107,7 @@ func TestPassiveHolds(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			ctx := limit(t, 20*time.Second)
+			ctx := limit(t, patience)
 			w := start(t, node())
 			if c.flows {
 				until(t, ctx, "the tasks behind them have run", func() bool { return ran.Load() == plain })
@@ -147,7 +147,7 @@ func TestRefusals(t *testing.T) {
 		"Login":       {url + "?login_method=KERBEROS", "login_method"},
 		"NoServer":    {"amqp://127.0.0.1:" + testenv.FreePort(t) + "/", "refused"},
 	} {
-		_, err := amqpbroker.Open(limit(t, 10*time.Second), broker.Config{URL: c.url})
+		_, err := amqpbroker.Open(limit(t, patience), broker.Config{URL: c.url})
 		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v, want an error that says %q and no password", name, err, c.says)
 		}
@@ -184,7 +184,7 @@ func TestDocumentedPermissions(t *testing.T) {
 	goWorkerWith(t, p.app(), func(c *worker.Config) { c.TaskEvents = true })
 	app := p.app()
 	defer app.Close(context.Background())
-	ctx := limit(t, 25*time.Second)
+	ctx := limit(t, patience)
 	for _, wait := range []time.Duration{0, 50 * time.Millisecond, time.Second} {
 		res, err := lovage.Remote[addArgs, int](app, "go.add").Delay(ctx, addArgs{X: 2, Y: 3}, lovage.Countdown(wait))
 		if err != nil {
@@ -194,7 +194,7 @@ func TestDocumentedPermissions(t *testing.T) {
 			t.Errorf("after %v: %d, %v", wait, n, err)
 		}
 	}
-	if replies, err := app.Control().Ping(ctx, control.Options{Reply: true, Limit: 1, Timeout: 10 * time.Second}); err != nil || len(replies) != 1 {
+	if replies, err := app.Control().Ping(ctx, control.Options{Reply: true, Limit: 1, Timeout: patience}); err != nil || len(replies) != 1 {
 		t.Errorf("ping: %v, %v", replies, err)
 	}
 	c := open(t, url, nil)

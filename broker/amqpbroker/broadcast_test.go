@@ -14,7 +14,7 @@ import (
 func TestBroadcastQueues(t *testing.T) {
 	t.Parallel()
 	url := testenv.RabbitMQ(t).Vhost(t)
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	sender := open(t, url, nil)
 	defer sender.Close()
 	var consumers []broker.Consumer

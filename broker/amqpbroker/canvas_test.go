@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"testing"
-	"time"
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/broker"
@@ -86,7 +85,7 @@ func TestInteropCanvas(t *testing.T) {
 	mixes := [][]string{{"go"}, {"py", "go"}, {"go", "py", "py"}}
 	arg, _ := json.Marshal(mixes)
 	var got map[string]json.RawMessage
-	out := testenv.Python(t, limit(t, 28*time.Second), map[string]string{"tasks": module}, canvasPy, string(arg))
+	out := testenv.Python(t, limit(t, patience), map[string]string{"tasks": module}, canvasPy, string(arg))
 	if err := json.Unmarshal(out, &got); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}

@@ -29,20 +29,20 @@ const controlPy = `
 import json, time
 import tasks as t
 c = t.app.control
-out = {'ping': c.ping(timeout=5, limit=1), 'registered': c.inspect(timeout=5, limit=1).registered()}
+out = {'ping': c.ping(timeout=30, limit=1), 'registered': c.inspect(timeout=30, limit=1).registered()}
 r = t.app.send_task('go.nap')
 for _ in range(200):
-    active = c.inspect(timeout=5, limit=1).active()
+    active = c.inspect(timeout=30, limit=1).active()
     if active and list(active.values())[0]: break
     time.sleep(0.05)
 out['active'] = list(active.values())[0][0]['id'] == r.id
-out['terminate'] = c.revoke(r.id, terminate=True, reply=True, timeout=5, limit=1)
+out['terminate'] = c.revoke(r.id, terminate=True, reply=True, timeout=30, limit=1)
 try:
     r.get(timeout=20)
 except Exception as e:
     out['raised'] = type(e).__name__
-out['rate'] = c.rate_limit('go.add', '100/m', reply=True, timeout=5, limit=1)
-out['hello'] = c.inspect(timeout=5, limit=1).hello('other@host', {'x': time.monotonic()})
+out['rate'] = c.rate_limit('go.add', '100/m', reply=True, timeout=30, limit=1)
+out['hello'] = c.inspect(timeout=30, limit=1).hello('other@host', {'x': time.monotonic()})
 from celery.utils.collections import LimitedSet
 s = LimitedSet(maxlen=10, expires=3600)
 s.update(list(out['hello'].values())[0]['revoked']); s.purge()
@@ -102,10 +102,10 @@ func TestInteropControlGoToPython(t *testing.T) {
 	app := p.app()
 	defer app.Close(context.Background())
 	testenv.CeleryWorker(t, "tasks", p.tasks(), "-P", "solo", "-n", "py@%h")
-	c, o := app.Control(), control.Options{Reply: true, Limit: 1, Timeout: 20 * time.Second}
+	c, o := app.Control(), control.Options{Reply: true, Limit: 1, Timeout: patience}
 	// A Celery worker says that it is ready a moment before it subscribes to its
 	// mailbox, and pub/sub keeps nothing: it is asked until it answers.
-	awake, first := limit(t, 30*time.Second), control.Options{Reply: true, Limit: 1, Timeout: time.Second}
+	awake, first := limit(t, patience), control.Options{Reply: true, Limit: 1, Timeout: time.Second}
 	for answers, err := c.Ping(awake, first); len(answers) == 0; answers, err = c.Ping(awake, first) {
 		if err != nil {
 			t.Fatalf("ping: %v", err)
@@ -161,7 +161,7 @@ func TestInteropEventsGoToPython(t *testing.T) {
 	p := newPlace(t)
 	app := p.app()
 	goWorkerWith(t, app, func(c *worker.Config) { c.TaskEvents = true })
-	out := testenv.Python(t, limit(t, 60*time.Second), map[string]string{"tasks": p.tasks()}, eventsPy)
+	out := testenv.Python(t, limit(t, patience), map[string]string{"tasks": p.tasks()}, eventsPy)
 	var heard []string
 	if err := json.Unmarshal(out, &heard); err != nil {
 		t.Fatalf("%v in %s", err, out)
@@ -176,7 +176,7 @@ func TestInteropEventsPythonToGo(t *testing.T) {
 	p := newPlace(t)
 	app := p.app()
 	defer app.Close(context.Background())
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	conn, err := app.Broker(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ func TestHalfMadeDelays(t *testing.T) {
 	if err := s.c.Publish(t.Context(), delayedTask("q", "late", 100*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
-	d := s.claim(limit(t, 20*time.Second))
+	d := s.claim(limit(t, patience))
 	if d.Properties.CorrelationID != "late" {
 		t.Errorf("got %q", d.Properties.CorrelationID)
 	}

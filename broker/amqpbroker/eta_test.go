@@ -38,7 +38,7 @@ print('sent')
 // are parked others run as they did before.
 func TestETAFromPythonLetsOthersPass(t *testing.T) {
 	t.Parallel()
-	n, plain, patience := 1_000, 200, 25*time.Second
+	n, plain, patience := 1_000, 200, patience
 	if *full {
 		n, plain, patience = 100_000, 10_000, 10*time.Minute
 	}

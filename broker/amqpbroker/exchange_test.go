@@ -94,7 +94,7 @@ func TestInteropExchanges(t *testing.T) {
 	for _, name := range []string{"go1", "go2"} {
 		goWorkerWith(t, newApp(name), func(c *worker.Config) { c.Hostname = name + "@test" })
 	}
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	client := newApp("client")
 	defer client.Close(context.Background())
 	send := func(key, exchange, routingKey string, opts ...lovage.CallOption) error {

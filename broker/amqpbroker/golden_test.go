@@ -54,7 +54,7 @@ type recordedExchange struct {
 func TestGoldenControl(t *testing.T) {
 	t.Parallel()
 	m := newMirror(t)
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	requests := listen(t, ctx, m.in, "celery.pidbox", "")
 	files := load[recordedExchange](t, "testdata/golden/control/*.json")
 	counts := map[string]int{"files": len(files)}
@@ -120,7 +120,7 @@ func listen(t *testing.T, ctx context.Context, c broker.Conn, exchange, pattern 
 func TestGoldenEvents(t *testing.T) {
 	t.Parallel()
 	m := newMirror(t)
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	heard := listen(t, ctx, m.in, "celeryev", "#")
 	files := load[recordedFile](t, "testdata/golden/events/*.json")
 	n, of := 0, 0
@@ -182,7 +182,7 @@ func TestGoldenReplies(t *testing.T) {
 	server := testenv.RabbitMQ(t)
 	tp := newTap(t, server.Addr)
 	url := strings.Replace(server.Vhost(t), server.Addr, tp.addr, 1)
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	stores := map[bool]*rpcbackend.Backend{}
 	for _, persistent := range []bool{false, true} {
 		b, err := rpcbackend.Open(ctx, backend.Config{BrokerURL: url, Persistent: persistent})

@@ -140,7 +140,7 @@ func goWorkerWith(t *testing.T, app *lovage.App, change func(*worker.Config)) (s
 	case err := <-ended:
 		ended <- err
 		t.Fatalf("worker: %v", err)
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the worker is not ready after 60 s")
 	}
 	return stop

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/broker/amqpbroker"
@@ -37,7 +36,7 @@ func TestClaimsKeepTheirConsumer(t *testing.T) {
 			const n = 120
 			vhost := server.Vhost(t)
 			tp := newTap(t, server.Addr)
-			ctx := limit(t, time.Minute)
+			ctx := limit(t, patience)
 			declared := c.queue
 			declared.NoDeclare = false
 			first := open(t, vhost, c.options)

@@ -27,7 +27,7 @@ func TestLateLanes(t *testing.T) {
 			proxy := testenv.NewProxy(t, server.Addr)
 			conn := open(t, strings.Replace(vhost, server.Addr, proxy.Addr, 1), nil)
 			defer conn.Close()
-			ctx := limit(t, time.Minute)
+			ctx := limit(t, patience)
 			cs, err := conn.Consume(ctx, broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("q")}, Window: messages})
 			if err != nil {
 				t.Fatal(err)

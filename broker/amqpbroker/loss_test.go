@@ -111,7 +111,7 @@ func TestLossIsToldWhenTheAckIsHandled(t *testing.T) {
 			t.Parallel()
 			server := testenv.RabbitMQ(t)
 			url := server.Vhost(t)
-			ctx := limit(t, 60*time.Second)
+			ctx := limit(t, patience)
 			dead := newSite(t, url, map[string]any{"queue_type": kind})
 			dead.publish("a")
 			dead.claim(ctx)
@@ -240,7 +240,7 @@ func (x *deadly) dies(t *testing.T, p place, options map[string]any) {
 	go func() { ended <- w.Run(ctx) }()
 	select {
 	case <-x.started:
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience):
 		t.Error("the task did not start again")
 	}
 	for len(conns) > 0 {

@@ -48,7 +48,7 @@ func TestETAIsRunOnce(t *testing.T) {
 				lovage.Func(app, "go.add", func(context.Context, addArgs) (int, error) { return int(runs.Add(1)), nil })
 				return app
 			}
-			ctx := limit(t, time.Minute)
+			ctx := limit(t, patience)
 			testenv.Python(t, ctx, map[string]string{"tasks": p.tasks()}, laterPy, fmt.Sprint(wait.Seconds()))
 			due := time.After(wait)
 			there := node(strings.Replace(p.broker, server.Addr, tp.addr, 1))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/testenv"
@@ -19,7 +18,7 @@ func TestRefusedAmongConfirmed(t *testing.T) {
 	t.Parallel()
 	const each, room = 500, 3
 	s := newSite(t, testenv.RabbitMQ(t).Vhost(t), nil)
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	err := s.c.Declare(ctx, broker.Queue{Name: "full", MaxLength: room, Arguments: map[string]any{"x-overflow": "reject-publish"}})
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +49,7 @@ func TestRefusedAmongConfirmed(t *testing.T) {
 func TestWhatAMQPCannotCarry(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, testenv.RabbitMQ(t).Vhost(t), nil)
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	long := strings.Repeat("x", 256)
 	header := func(key, value string) *broker.Message {
 		m := task("q", "header")

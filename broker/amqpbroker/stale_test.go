@@ -47,7 +47,7 @@ func TestStaleTags(t *testing.T) {
 				return in.X, context.Cause(ctx)
 			})
 			goWorkerWith(t, app, func(c *worker.Config) { c.Concurrency = 2 })
-			ctx := limit(t, 60*time.Second)
+			ctx := limit(t, patience)
 			res, err := long.Delay(ctx, addArgs{X: 7})
 			if err != nil {
 				t.Fatal(err)

@@ -82,7 +82,7 @@ func TestGoldenTopology(t *testing.T) {
 		Expires: time.Minute, MessageTTL: 30 * time.Second, MaxLength: 100, Transient: true, AutoDelete: true,
 		Arguments: map[string]any{"x-dead-letter-exchange": "dlx", "x-max-length-bytes": 10_000}}
 	nap := func(t *testing.T, app *lovage.App, opts ...lovage.CallOption) {
-		if _, err := app.Send(limit(t, 60*time.Second), "t.nap", lovage.Args{}, opts...); err != nil {
+		if _, err := app.Send(limit(t, patience), "t.nap", lovage.Args{}, opts...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +110,7 @@ func TestGoldenTopology(t *testing.T) {
 			do: func(t *testing.T, app *lovage.App, tp *tap) { nap(t, app, lovage.Countdown(time.Second)); nap(t, app) }},
 		"worker_shutdown": {cfg: worker.Config{Hostname: "w2@worker.example"}, part: true, do: func(t *testing.T, app *lovage.App, tp *tap) {
 			compareDeclarations(t, tp, map[string]bool{"publish celeryev worker.heartbeat": true}, true) // it has begun
-			if _, err := app.Control().Shutdown(limit(t, 60*time.Second), control.Options{Destination: []string{"w2@worker.example"}}); err != nil {
+			if _, err := app.Control().Shutdown(limit(t, patience), control.Options{Destination: []string{"w2@worker.example"}}); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -188,7 +188,7 @@ func TestGoldenTopology(t *testing.T) {
 func compareDeclarations(t *testing.T, tp *tap, want map[string]bool, part bool) {
 	t.Helper()
 	ours := regexp.MustCompile(`lovage|celery_delayed`)
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

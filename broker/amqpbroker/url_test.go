@@ -103,7 +103,7 @@ func TestTLS(t *testing.T) {
 	} {
 		s := newSite(t, url, nil)
 		s.publish("over TLS")
-		d := s.claim(limit(t, 20*time.Second))
+		d := s.claim(limit(t, patience))
 		if err := s.settle(d, broker.Ack); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -113,14 +113,14 @@ func TestTLS(t *testing.T) {
 	s := newSite(t, "amqp://127.0.0.1:"+port+"//", map[string]any{"login_method": "EXTERNAL",
 		"ssl": map[string]any{"cert_reqs": 2, "ca_certs": ca, "certfile": cert, "keyfile": key}})
 	s.publish("over TLS")
-	if err := s.settle(s.claim(limit(t, 20*time.Second)), broker.Ack); err != nil {
+	if err := s.settle(s.claim(limit(t, patience)), broker.Ack); err != nil {
 		t.Error(err)
 	}
 	for name, c := range map[string]struct{ url, says string }{
 		"UnknownAuthority": {"amqps://guest:guest@" + at, "certificate"},
 		"WrongPassword":    {"amqps://guest:secret@" + known, "password"},
 	} {
-		_, err := amqpbroker.Open(limit(t, 10*time.Second), broker.Config{URL: c.url})
+		_, err := amqpbroker.Open(limit(t, patience), broker.Config{URL: c.url})
 		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "secret") || broker.Retryable(err) {
 			t.Errorf("%s: %v, want an error that says %q, no password, and is final", name, err, c.says)
 		}

@@ -17,7 +17,7 @@ func TestWindowStepsDown(t *testing.T) {
 	t.Parallel()
 	const window, others = 100, 200
 	url := testenv.RabbitMQ(t).Vhost(t)
-	ctx := limit(t, time.Minute)
+	ctx := limit(t, patience)
 	var consumers [2]broker.Consumer
 	queue := broker.Named("q")
 	for i := range consumers {

@@ -37,7 +37,7 @@ func TestOnlyWhatNewServersTake(t *testing.T) {
 	goWorkerWith(t, there, func(c *worker.Config) { c.TaskEvents = true })
 	app := p.app()
 	defer app.Close(context.Background())
-	ctx := limit(t, 25*time.Second)
+	ctx := limit(t, patience)
 	conn, err := app.Broker(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestOnlyWhatNewServersTake(t *testing.T) {
 	if _, err := res.Get(ctx); err != nil {
 		t.Error(err)
 	}
-	if replies, err := app.Control().Ping(ctx, control.Options{Reply: true, Limit: 1, Timeout: 10 * time.Second}); err != nil || len(replies) != 1 {
+	if replies, err := app.Control().Ping(ctx, control.Options{Reply: true, Limit: 1, Timeout: patience}); err != nil || len(replies) != 1 {
 		t.Errorf("ping: %v, %v", replies, err)
 	}
 	seen, queues := map[string]int{}, map[string]bool{}
@@ -106,7 +106,7 @@ func TestOldDeclarations(t *testing.T) {
 	goWorkerWith(t, newApp(), func(c *worker.Config) { c.Hostname = "go@test" })
 	app := newApp()
 	defer app.Close(context.Background())
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	conn, err := app.Broker(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func TestOldDeclarations(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	replies, err := app.Control().Ping(ctx, control.Options{Reply: true, Limit: 2, Timeout: 30 * time.Second})
+	replies, err := app.Control().Ping(ctx, control.Options{Reply: true, Limit: 2, Timeout: patience})
 	if err != nil || len(replies) != 2 {
 		t.Errorf("ping: %v, %v, want both workers", replies, err)
 	}
@@ -207,7 +207,7 @@ func TestGoldenMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	n, expiring, without := 0, 0, 0
 	files := recordedFiles(t)
 	for name, file := range files {
