@@ -219,7 +219,7 @@ func TestHealthOverHTTP(t *testing.T) {
 	w := app.Start(worker.Config{Hostname: "w1@box"})
 	want := func(path string, ok bool, reason string) {
 		t.Helper()
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for {
 			a, err := probe.Ask(t.Context(), address, path)
 			if err == nil && a.OK == ok && a.Node == "w1@box" && strings.Join(a.Reasons, "; ") == reason {

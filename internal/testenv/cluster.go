@@ -62,16 +62,16 @@ func (c *RedisCluster) kill() {
 
 func startCluster(t testing.TB, replicas bool) (*RedisCluster, error) {
 	c := &RedisCluster{}
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	err := func() error {
-		n := 3
+		n, nodeTimeout := 3, "15000" // Redis's default: nobody is to be taken for dead
 		if replicas {
-			n = 6
+			n, nodeTimeout = 6, "1000"
 		}
 		for i := range n {
 			bus := FreePort(t)
-			s, err := startRedis(t.TempDir(), "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "1000",
+			s, err := startRedis(t.TempDir(), "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", nodeTimeout,
 				"--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")
 			if err != nil {
 				return err
@@ -190,7 +190,7 @@ func answer(r *bufio.Reader) (string, error) {
 // Do is [RedisServer.Command] for a command that must succeed.
 func (s *RedisServer) Do(t testing.TB, words ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	text, err := s.Command(ctx, words...)
 	if err != nil {
@@ -250,7 +250,7 @@ func (s *RedisServer) ask(ctx context.Context, command string, well func(string)
 // Wait asks until the answer to a command has all the words.
 func (s *RedisServer) Wait(t testing.TB, command string, words ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := s.until(ctx, command, words...); err != nil {
 		t.Fatal(err)
@@ -260,7 +260,7 @@ func (s *RedisServer) Wait(t testing.TB, command string, words ...string) {
 // Replicated waits until a replica has told that it has all that is written by now.
 func (s *RedisServer) Replicated(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	number := func(text, name string) (n int) {
 		_, rest, _ := strings.Cut(text, name)

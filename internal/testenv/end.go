@@ -9,10 +9,10 @@ import (
 
 // endTime is how long what was told to end may take, and once more when it is
 // told by force.
-const endTime = 20 * time.Second
+const endTime = patience
 
 // End waits for the end of a worker that was told to stop, and gives its error.
-// If its runs go on for 20 s it is told again, by force, and the test fails; what
+// If its runs go on for a minute it is told again, by force, and the test fails; what
 // does not end then is left behind, with the stacks of all goroutines in the log.
 func End(t testing.TB, ended <-chan error, force func()) error {
 	t.Helper()

@@ -67,8 +67,8 @@ func startWorker(t testing.TB, cmd *exec.Cmd, ours bool) *CeleryProcess {
 	case <-w.ready:
 	case <-w.proc.done:
 		t.Fatalf("the worker ended at once:\n%s", w.Log())
-	case <-time.After(60 * time.Second):
-		t.Fatalf("the worker is not ready after a minute:\n%s", w.Log())
+	case <-time.After(patience):
+		t.Fatalf("the worker is not ready after %s:\n%s", patience, w.Log())
 	}
 	return w
 }
@@ -110,16 +110,20 @@ func (w *CeleryProcess) Kill() { w.proc.kill() }
 // worker of ours that is a failure; Celery's may wait on a connection for ever.
 func (w *CeleryProcess) Stop(t testing.TB) {
 	t.Helper()
+	limit := 15 * time.Second
+	if w.ours {
+		limit = patience
+	}
 	_ = w.proc.cmd.Process.Signal(os.Interrupt) // it may have ended
 	select {
 	case <-w.proc.done:
-	case <-time.After(15 * time.Second):
+	case <-time.After(limit):
 		w.proc.kill()
 		if w.ours {
 			t.Errorf("the worker did not stop:\n%s", w.Log())
 			return
 		}
-		t.Log("Celery's worker did not stop within 15 s and was killed")
+		t.Logf("Celery's worker did not stop within %s and was killed", limit)
 	}
 }
 
@@ -170,7 +174,7 @@ func StartPython(t testing.TB, modules map[string]string, script string) *Python
 	}
 	t.Cleanup(func() {
 		s.in.Close()
-		stop := time.AfterFunc(10*time.Second, func() { _ = s.cmd.Process.Kill() })
+		stop := time.AfterFunc(patience, func() { _ = s.cmd.Process.Kill() })
 		defer stop.Stop()
 		if err := s.cmd.Wait(); err != nil {
 			t.Errorf("python: %v\n%s", err, s.stderr.Bytes())

@@ -15,6 +15,9 @@ import (
 	"time"
 )
 
+// patience is how long a server or a process is waited for.
+const patience = time.Minute
+
 // databases is how many database numbers a server has, one for each store that
 // a test opens.
 const databases = 4096
@@ -129,7 +132,7 @@ func (s *RedisServer) start() error {
 	if s.proc, err = startProcess(exec.Command(path, args...)); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := s.answers(ctx); err != nil {
 		s.proc.kill()
@@ -168,7 +171,7 @@ func (s *RedisServer) answers(ctx context.Context) error {
 // Must sends one command and gives its answer, which must be no error.
 func (s *RedisServer) Must(t testing.TB, words ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	answer, err := s.Command(ctx, words...)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // Sentinel starts a master, a replica that has all of it, and a sentinel that
@@ -27,7 +26,7 @@ func Sentinel(t testing.TB, name string) (url string, master *RedisServer) {
 	}
 	port := FreePort(t)
 	file := filepath.Join(t.TempDir(), "sentinel.conf")
-	conf := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor %s %s %s 1\nsentinel down-after-milliseconds %s 500\nsentinel failover-timeout %s 5000\n",
+	conf := fmt.Sprintf("port %s\nbind 127.0.0.1\nsentinel monitor %s %s %s 1\nsentinel down-after-milliseconds %s 2000\nsentinel failover-timeout %s 5000\n",
 		port, name, host, masterPort, name, name)
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
@@ -37,7 +36,7 @@ func Sentinel(t testing.TB, name string) (url string, master *RedisServer) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.proc.kill)
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := s.answers(ctx); err != nil {
 		t.Fatalf("the sentinel on %s does not answer: %v", s.Addr, err)
