@@ -109,18 +109,31 @@ func rolePublish(ctx context.Context, c *sqlbroker.Conn) error {
 }
 
 // roleWork finishes messages of celery: a result, and a follow-up to next. It
-// ends when nothing has come for a while.
+// ends when its input is closed and nothing is left in the queue.
 func roleWork(ctx context.Context, c *sqlbroker.Conn) error {
+	told := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(told)
+	}()
 	cs, err := c.Consume(ctx, broker.ConsumeConfig{Worker: os.Getenv(nameEnv), Queues: []broker.Queue{broker.Named("celery")}})
 	if err != nil {
 		return err
 	}
 	for {
-		patience, cancel := context.WithTimeout(ctx, 2500*time.Millisecond)
-		ds, err := cs.Claim(patience, number(batchEnv, 1))
+		idle, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+		ds, err := cs.Claim(idle, number(batchEnv, 1))
 		cancel()
 		if errors.Is(err, context.DeadlineExceeded) {
-			return nil
+			select {
+			case <-told:
+			default:
+				continue
+			}
+			if ls, err := c.Lengths(ctx, "celery"); err != nil || ls["celery"] == (broker.Length{}) {
+				return err
+			}
+			continue
 		}
 		if err != nil {
 			return err
@@ -228,6 +241,12 @@ func (ch *child) signal(s os.Signal) {
 	}
 }
 
+// done closes the child's input.
+func (ch *child) done() *child {
+	_ = ch.in.Close() // it may have ended by itself
+	return ch
+}
+
 // line gives the words of the next line; nil at the end.
 func (ch *child) line() []string {
 	ch.t.Helper()
@@ -241,8 +260,8 @@ func (ch *child) line() []string {
 			ch.t.Fatalf("child: %s", l)
 		}
 		return words
-	case <-time.After(30 * time.Second):
-		ch.t.Fatal("the child says nothing for 30 s")
+	case <-time.After(time.Minute):
+		ch.t.Fatal("the child says nothing for a minute")
 		return nil
 	}
 }
