@@ -20,6 +20,9 @@ import (
 	"github.com/lovage-go/lovage/worker"
 )
 
+// patience is how long anything is waited for.
+const patience = time.Minute
+
 type pair struct {
 	X int `lovage:"x"`
 	Y int `lovage:"y,default=0"`
@@ -67,8 +70,8 @@ func goWorker(t *testing.T, app *lovage.App) {
 	})
 	select {
 	case <-ready:
-	case <-time.After(20 * time.Second):
-		t.Fatal("the worker is not ready after 20 s")
+	case <-time.After(patience):
+		t.Fatalf("the worker is not ready after %v", patience)
 	}
 }
 
@@ -95,7 +98,7 @@ func TestResults(t *testing.T) {
 	app := newApp(url)
 	defer app.Close(context.Background())
 	add := lovage.Remote[pair, int](app, "go.add")
-	ctx := limit(t, 30*time.Second)
+	ctx := limit(t, patience)
 	t.Run("ManyAtOnceInAnyOrder", func(t *testing.T) {
 		var results []*lovage.Result[int]
 		for i := range 200 {
@@ -153,10 +156,9 @@ func TestResults(t *testing.T) {
 		}
 	})
 	t.Run("NotOurs", func(t *testing.T) {
-		start := time.Now()
 		_, err := app.Result("11111111-2222-3333-4444-555555555555").Get(ctx)
-		if !errors.Is(err, rpcbackend.ErrNotOurs) || time.Since(start) > 5*time.Second {
-			t.Errorf("after %v: %v, want ErrNotOurs at once", time.Since(start), err)
+		if !errors.Is(err, rpcbackend.ErrNotOurs) || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want ErrNotOurs at once", err)
 		}
 	})
 	t.Run("Ignored", func(t *testing.T) {
@@ -202,7 +204,7 @@ func TestSuccessStays(t *testing.T) {
 	t.Parallel()
 	url := testenv.RabbitMQ(t).Vhost(t)
 	client, worker := open(t, url), open(t, url)
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	queue, err := client.Expect(ctx, "a", "b")
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +233,7 @@ func TestUnasked(t *testing.T) {
 	const kept, more = 10_000, 500
 	url := testenv.RabbitMQ(t).Vhost(t)
 	client, worker := open(t, url), open(t, url)
-	ctx := limit(t, 30*time.Second)
+	ctx := limit(t, patience)
 	recs := make([]*backend.Record, kept+more)
 	for i := range recs {
 		id := fmt.Sprint(i)
@@ -266,21 +268,28 @@ func TestQueueLost(t *testing.T) {
 	server := testenv.RabbitMQ(t)
 	url := server.Vhost(t)
 	client, worker := open(t, url), open(t, url)
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	queue, err := client.Expect(ctx, "lost", "later")
 	if err != nil {
 		t.Fatal(err)
 	}
 	vhost := url[strings.LastIndex(url, "/")+1:]
 	server.Control(t, "delete_queue", "--vhost", vhost, queue)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !errors.Is(client.LateError("lost"), rpcbackend.ErrResultLost) { // the server may tell late
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the client does not hear that its queue is gone")
+		}
+	}
 	short, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_, err = backend.Await(short, client, "lost", func(r backend.Record) bool { return r.State.Ready() })
 	if !errors.Is(err, rpcbackend.ErrResultLost) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want ErrResultLost at the deadline", err)
 	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
 	for { // until the queue is there again
 		if err := worker.Store(ctx, result("later", queue, protocol.Success)); err != nil {
 			t.Fatal(err)
@@ -310,7 +319,7 @@ func TestReconnect(t *testing.T) {
 	host, vhost, _ := strings.Cut(rest, "/")
 	proxy := testenv.NewProxy(t, host)
 	client, worker := open(t, head+"@"+proxy.Addr+"/"+vhost), open(t, url)
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	queue, err := client.Expect(ctx, "a", "b", "never")
 	if err != nil {
 		t.Fatal(err)
@@ -361,7 +370,7 @@ func TestCalledWithoutQueue(t *testing.T) {
 		return server.User(t, url, t.Name(), configure, ".*", ".*")
 	}
 	client, worker := open(t, account(".*")), open(t, url)
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	queue, err := client.Expect(ctx, "before")
 	if err != nil {
 		t.Fatal(err)
@@ -413,7 +422,7 @@ func TestKeptUntilExpired(t *testing.T) {
 	}
 	defer client.Close()
 	worker := open(t, url)
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	start := time.Now()
 	queue, err := client.Expect(ctx, "a")
 	if err != nil {
@@ -454,7 +463,7 @@ func TestKeptUntilExpired(t *testing.T) {
 func TestPersistent(t *testing.T) {
 	t.Parallel()
 	url := testenv.RabbitMQ(t).Vhost(t)
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	conn, err := broker.Open(ctx, broker.Config{URL: url})
 	if err != nil {
 		t.Fatal(err)
@@ -516,7 +525,7 @@ func TestInteropPythonWorker(t *testing.T) {
 	testenv.CeleryWorker(t, "tasks", fmt.Sprintf(tasksPy, url), "-P", "solo", "-n", "py@test")
 	app := newApp(url)
 	defer app.Close(context.Background())
-	ctx := limit(t, 60*time.Second)
+	ctx := limit(t, patience)
 	for name, want := range map[string]int{"py.add": 5, "py.flaky": 2} {
 		r, err := lovage.Remote[pair, int](app, name).Delay(ctx, pair{2, 3})
 		if err != nil {
@@ -556,7 +565,7 @@ func TestInteropPythonClient(t *testing.T) {
 	app := newApp(url)
 	project(app)
 	goWorker(t, app)
-	raw := testenv.Python(t, limit(t, 60*time.Second), map[string]string{"tasks": fmt.Sprintf(tasksPy, url)}, clientPy)
+	raw := testenv.Python(t, limit(t, patience), map[string]string{"tasks": fmt.Sprintf(tasksPy, url)}, clientPy)
 	var got map[string]any
 	if err := json.Unmarshal(raw, &got); err != nil {
 		t.Fatalf("%v in %s", err, raw)

@@ -13,7 +13,7 @@ import (
 // must sends a task.
 func (r *rig) must(id string, d time.Duration) {
 	r.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := r.send(ctx, id, d, true); err != nil {
 		r.Fatal(err)
@@ -43,7 +43,7 @@ func (r *rig) once(text string) {
 // TestRedisStoreAway: broker and results are on two servers, and one is away.
 func TestRedisStoreAway(t *testing.T) {
 	t.Parallel()
-	lease := worker.Config{Lease: 2 * time.Second, Grace: time.Second}
+	lease := worker.Config{Lease: 4 * time.Second, Grace: time.Second}
 	apart := func(t *testing.T, cfg worker.Config) *rig {
 		r := newRig(t, redis(t, testenv.Redis(t), testenv.PrivateRedis(t)), cfg)
 		r.start()
@@ -56,7 +56,7 @@ func TestRedisStoreAway(t *testing.T) {
 		for i := range 50 {
 			r.must(name("a", i), 0)
 		}
-		r.until(30*time.Second, "50 ends wait, no slot is taken", func() bool {
+		r.until(patience, "50 ends wait, no slot is taken", func() bool {
 			s := r.w.Stats()
 			return s.Finishing == 50 && s.SlotsUsed == 0
 		})
@@ -76,7 +76,7 @@ func TestRedisStoreAway(t *testing.T) {
 		r := apart(t, lease)
 		r.results.Down()
 		r.must("a", 0)
-		r.until(30*time.Second, "the end waits", func() bool { return r.w.Stats().Finishing == 1 && r.w.Stats().SlotsUsed == 0 })
+		r.until(patience, "the end waits", func() bool { return r.w.Stats().Finishing == 1 && r.w.Stats().SlotsUsed == 0 })
 		r.stop()
 		r.once("the store does not take the ends of tasks; their messages go back")
 		r.results.Up()
@@ -93,9 +93,9 @@ func TestRedisStoreAway(t *testing.T) {
 		t.Parallel()
 		r := apart(t, worker.Config{Lease: 10 * time.Second})
 		r.must("a", time.Second)
-		r.ledger.wait(5*time.Second, r.started("a"))
+		r.ledger.wait(patience, r.started("a"))
 		r.broker.Down()
-		r.until(5*time.Second, "the result is stored while the broker is away", func() bool { return r.stored("a") })
+		r.until(patience, "the result is stored while the broker is away", func() bool { return r.stored("a") })
 		<-time.After(time.Second)
 		r.broker.Up()
 		took := r.consumes("after")
@@ -111,12 +111,12 @@ func TestRedisStoreAway(t *testing.T) {
 		t.Parallel()
 		r := apart(t, lease)
 		r.must("a", time.Second)
-		r.ledger.wait(5*time.Second, r.started("a"))
+		r.ledger.wait(patience, r.started("a"))
 		r.broker.Down()
 		other := newRig(t, stores{through: r.direct, direct: r.direct, broker: r.broker, results: r.results}, lease)
 		other.ledger = r.ledger
 		other.start()
-		r.until(20*time.Second, "another worker has its message and does not run it", func() bool { return other.w.Stats().Succeeded > 0 })
+		r.until(patience, "another worker has its message and does not run it", func() bool { return other.w.Stats().Succeeded > 0 })
 		other.stop()
 		r.broker.Up()
 		r.consumes("after")

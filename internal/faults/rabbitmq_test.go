@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	_ "github.com/lovage-go/lovage/broker/amqpbroker"
 	"github.com/lovage-go/lovage/internal/testenv"
@@ -102,7 +101,7 @@ func (s *plant) each(do func(r *rig, vhost string)) {
 func (s *plant) logged(text string) {
 	s.Helper()
 	for _, r := range s.rigs {
-		r.until(60*time.Second, "the log says "+text, func() bool { return r.log.count(text) > 0 })
+		r.until(patience, "the log says "+text, func() bool { return r.log.count(text) > 0 })
 	}
 }
 

@@ -138,11 +138,11 @@ func TestRedisServer(t *testing.T) {
 		"OutOfMemory": func(t *testing.T) {
 			// For longer than the lease: what runs must be renewed all the same.
 			s := testenv.PrivateRedis(t, "--maxmemory-policy", "noeviction")
-			cfg := worker.Config{Lease: size(time.Second, 3*time.Second)}
+			cfg := worker.Config{Lease: 3 * time.Second}
 			r := try(t, redis(t, s), cfg, fault{name: "OutOfMemory", do: func(r *rig) {
-				r.must("long", 5*cfg.Lease)
-				r.ledger.wait(5*time.Second, r.started("long"))
-				state(s, t, 4*cfg.Lease, []string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"})(r)
+				r.must("long", size[time.Duration](3, 5)*cfg.Lease)
+				r.ledger.wait(patience, r.started("long"))
+				state(s, t, size[time.Duration](2, 4)*cfg.Lease, []string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"})(r)
 			}})
 			if n := r.refused.Load(); n == 0 {
 				t.Error("no task was refused: nothing was tested")

@@ -30,7 +30,7 @@ func TestRedisWaits(t *testing.T) {
 			r.start()
 			waiter, nap := r.app(s.through, io.Discard)
 			defer waiter.Close(context.Background())
-			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			res, err := nap.Delay(ctx, napArgs{name, 1000}, lovage.TaskID(name))
 			if err != nil {
@@ -46,7 +46,7 @@ func TestRedisWaits(t *testing.T) {
 				got, err := res.Get(ctx)
 				answered <- answer{got, err, time.Now()}
 			}()
-			r.ledger.wait(5*time.Second, r.started(name))
+			r.ledger.wait(patience, r.started(name))
 			<-time.After(200 * time.Millisecond) // it has subscribed
 			lose(s.broker)
 			a := <-answered
@@ -54,7 +54,7 @@ func TestRedisWaits(t *testing.T) {
 				t.Fatalf("got %q, %v", a.got, a.err)
 			}
 			var ended time.Time
-			r.ledger.wait(time.Second, func() bool { ended = r.ledger.ended[name]; return !ended.IsZero() })
+			r.ledger.wait(patience, func() bool { ended = r.ledger.ended[name]; return !ended.IsZero() })
 			late := a.at.Sub(ended)
 			t.Logf("told %v after the task had ended", late.Round(time.Millisecond))
 			if late > 2*time.Second+within() {
