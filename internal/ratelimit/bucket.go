@@ -81,7 +81,10 @@ func (b *Bucket) Take(now time.Time) (at time.Time, ok bool) {
 		return now, true
 	}
 	if !now.Before(b.free) {
-		b.free = now.Add(b.every)
+		if late := now.Sub(b.free); late >= b.every || b.near.Before(b.free) { // nobody was waiting for it
+			b.free = now
+		}
+		b.free = b.free.Add(b.every) // who comes late for its turn moves none of those after it
 		return now, true
 	}
 	near := b.near.Add(b.every)

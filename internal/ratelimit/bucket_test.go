@@ -83,6 +83,28 @@ func TestBucket(t *testing.T) {
 			t.Errorf("the next: got %s from then, want 400ms: a turn that nobody took is not waited for", at.Sub(later))
 		}
 	})
+	t.Run("WhoComesLateMovesNobody", func(t *testing.T) {
+		t.Parallel()
+		const every = 100 * time.Millisecond
+		b := ratelimit.NewBucket(every)
+		b.Take(now)
+		for n := 1; n <= 10; n++ {
+			b.Take(now)
+		}
+		for n := 1; n <= 10; n++ { // each some milliseconds after its turn, the one later than the next
+			late := time.Duration(11-n) * time.Millisecond
+			if at, ok := b.Take(now.Add(time.Duration(n)*every + late)); !ok {
+				t.Errorf("turn %d, %s late: got no, and another turn at %s, want yes", n, late, at)
+			}
+		}
+		idle := now.Add(11*every + every/2)
+		if _, ok := b.Take(idle); !ok {
+			t.Error("when nobody waits: got no, want yes")
+		}
+		if _, ok := b.Take(idle.Add(every - time.Millisecond)); ok {
+			t.Error("less than an interval after it: got yes, want no")
+		}
+	})
 	t.Run("SetLiftsTheLimit", func(t *testing.T) {
 		t.Parallel()
 		b := ratelimit.NewBucket(time.Hour)
