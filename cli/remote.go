@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -98,19 +99,50 @@ func (s *session) remote(cmd *cobra.Command, f *remoteFlags, inspect bool, args 
 	replies, err := s.ask(cmd.Context(), c.Name, arguments, o)
 	switch {
 	case err != nil:
+		s.noteRevokes(cmd.Context(), arguments["task_id"])
 		return err
 	case f.json && inspect:
-		return s.printJSON(byNode(replies))
+		err = s.printJSON(byNode(replies))
 	case f.json:
 		list := make([]map[string]json.RawMessage, len(replies))
 		for i, r := range replies {
 			list[i] = map[string]json.RawMessage{r.Node: r.Value}
 		}
-		return s.printJSON(list)
+		err = s.printJSON(list)
 	case inspect:
 		s.online(len(replies))
 	}
-	return nil
+	return errors.Join(err, refused(action, replies))
+}
+
+// refused is the error of a command that nodes have refused; they have said why.
+// Celery's exit code is 0 then, which scripts take for done.
+func refused(action string, replies []control.Reply) error {
+	var nodes []string
+	for i := range replies {
+		if replies[i].Err() != nil {
+			nodes = append(nodes, oneLine(replies[i].Node))
+		}
+	}
+	if len(nodes) == 0 {
+		return nil
+	}
+	return exitf(ExitFailure, "%s was refused by %s", action, strings.Join(nodes, ", "))
+}
+
+// noteRevokes says, when nobody has heard a revoke, that who starts later will.
+func (s *session) noteRevokes(ctx context.Context, ids any) {
+	list, _ := ids.([]string)
+	if len(list) == 0 {
+		return
+	}
+	kept, err := s.app.Revokes(ctx)
+	for _, id := range list {
+		if _, ok := kept[id]; err != nil || !ok {
+			return
+		}
+	}
+	s.note("the revoke is kept in the result store, where workers of Lovage that start later read it")
 }
 
 // ask broadcasts and wants a reply.
@@ -189,7 +221,11 @@ func signature(c *control.Command) string {
 			words = append(words, "["+p.Name+"]")
 		}
 	}
-	if c.Rest != "" {
+	switch {
+	case c.Rest == "":
+	case slices.Contains(c.Args, c.Rest):
+		words = append(words, "<"+c.Rest+" ...>")
+	default:
 		words = append(words, "["+c.Rest+" ...]")
 	}
 	return strings.Join(words, " ")
@@ -214,6 +250,9 @@ func compile(cmd *cobra.Command, c control.Command, words []string) (map[string]
 		}
 		out[p.Name] = v
 		words = words[1:]
+	}
+	if len(words) == 0 && c.Rest != "" && slices.Contains(c.Args, c.Rest) {
+		return nil, takes("Missing argument '" + c.Rest + "'")
 	}
 	if c.Rest != "" {
 		out[c.Rest] = append([]string{}, words...)

@@ -38,7 +38,7 @@ func TestInspectAndControl(t *testing.T) {
 	say("control", "--list", "-j")
 	for _, wrong := range [][]string{
 		{"inspect"}, {"inspect", "pign"}, {"inspect", "revoke"}, {"inspect", "ping", "x"}, {"inspect", "ping", "-t", "0"}, {"control", "hello"},
-		{"control", "rate_limit", "proj.slow"}, {"control", "pool_grow", "many"}, {"inspect", "greet", "you", "1", "maybe"},
+		{"control", "rate_limit", "proj.slow"}, {"control", "pool_grow", "many"}, {"control", "revoke"}, {"control", "terminate", "KILL"}, {"inspect", "greet", "you", "1", "maybe"},
 	} {
 		say(wrong...)
 	}
@@ -73,6 +73,35 @@ func TestInspectAndControl(t *testing.T) {
 	}
 	stop()
 	golden(t, "remote", text)
+}
+
+// A revoke that no worker hears holds all the same, for those that start later.
+func TestRevokeWhenNobodyIsThere(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	var ids []string
+	for range 3 {
+		ids = append(ids, strings.TrimSpace(s.ok("call", "proj.add", "-a", "[1, 2]")))
+	}
+	for _, line := range [][]string{{"revoke", ids[0]}, {"terminate", "TERM", ids[1]}} {
+		code, _, stderr := s.run(append([]string{"control", "-t", "0.01"}, line...)...)
+		if code != cli.ExitUnavailable || !strings.Contains(stderr, "kept in the result store") {
+			t.Errorf("%s: exit code %d, stderr %q; want 69, and that it is kept", line, code, stderr)
+		}
+	}
+	if _, _, stderr := s.run("control", "-t", "0.01", "revoke", "-d", "w9@example.org", ids[2]); strings.Contains(stderr, "kept") {
+		t.Errorf("to one worker: stderr %q, want nothing of the others", stderr)
+	}
+	stop := s.startWorker("-q", "-n", "w1@example.org")
+	if got := s.ok("result", ids[2], "--wait=20"); got != "3\n" {
+		t.Errorf("the one that is not revoked: got %q, want 3", got)
+	}
+	for _, id := range ids[:2] {
+		if _, _, stderr := s.run("result", id, "--wait=20"); !strings.Contains(stderr, "REVOKED") {
+			t.Errorf("result of %s: got %q, want REVOKED", id, stderr)
+		}
+	}
+	stop()
 }
 
 func TestControlShutdown(t *testing.T) {

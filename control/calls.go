@@ -3,7 +3,6 @@ package control
 import (
 	"cmp"
 	"context"
-	"sync"
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
@@ -35,11 +34,6 @@ func (c *Client) Terminate(ctx context.Context, ids []string, o Options) ([]Repl
 }
 
 func (c *Client) revoke(ctx context.Context, ids []string, terminate bool, o Options) ([]Reply, error) {
-	if c.cfg.Revoking != nil && len(ids) > 0 && len(o.Destination) == 0 && o.Pattern == "" {
-		var keeping sync.WaitGroup // beside the broadcast, which must not wait for a store that is away
-		keeping.Go(func() { c.cfg.Revoking(ctx, ids) })
-		defer keeping.Wait()
-	}
 	var task any = orEmptyList(ids)
 	if len(ids) == 1 {
 		task = ids[0]

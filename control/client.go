@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
@@ -84,6 +85,11 @@ func (c *Client) broadcast(ctx context.Context, q *Request, args map[string]any,
 	if q.Arguments, err = argsOf(args); err != nil {
 		return nil, err
 	}
+	if ids := q.revokes(); c.cfg.Revoking != nil && len(ids) > 0 {
+		var keeping sync.WaitGroup // beside the broadcast, which must not wait for a store that is away
+		keeping.Go(func() { c.cfg.Revoking(ctx, ids) })
+		defer keeping.Wait()
+	}
 	conn, err := c.cfg.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -117,6 +123,18 @@ func (c *Client) broadcast(ctx context.Context, q *Request, args map[string]any,
 		limit = len(o.Destination)
 	}
 	return c.collect(ctx, l, q.Ticket, timeout, limit, o.Each)
+}
+
+// revokes are the ids that a request revokes at all nodes.
+func (q *Request) revokes() []string {
+	if q.Method != "revoke" && q.Method != "terminate" || len(q.Destination) > 0 || q.Pattern != "" {
+		return nil
+	}
+	ids, err := q.Arguments.Texts("task_id")
+	if err != nil { // the nodes will say so
+		return nil
+	}
+	return ids
 }
 
 func listen(ctx context.Context, conn broker.Conn, fan broker.Fanouter, to *Address) (broker.Listener, error) {
