@@ -338,6 +338,9 @@ func (j *job) limit(now time.Time) {
 	hard := limitOf(&j.s.hard, j.r.TimeLimit, set.OwnTimeLimit, set.TimeLimit)
 	if soft > 0 {
 		j.soft = j.w.alarms.add(now.Add(soft), func() {
+			if j.phase.Load() != running { // its hard limit was first
+				return
+			}
 			j.w.log.Warn("Soft time limit ("+soft.String()+") exceeded for "+j.r.Task+"["+j.r.ID+"]", "task", j.r.Task, "id", j.r.ID)
 			j.stop(lovage.ErrSoftTimeLimit)
 		})

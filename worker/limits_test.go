@@ -40,6 +40,19 @@ func TestLimits(t *testing.T) {
 			}
 		})
 	})
+	t.Run("NoSoftLimitIsToldAfterTheHardOne", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		in(t, setup{tasks: func(app *lovage.App) {
+			h = lovage.Func(app, "t.deaf", deaf(time.Hour), lovage.SoftTimeLimit(2*time.Minute))
+		}, cfg: worker.Config{TimeLimit: time.Minute}}, func(x *world) {
+			id := delay(x, h, Order{})
+			pause(2 * time.Hour)
+			x.wantState(id, lovage.Failure)
+			x.wantLog(1, "Hard time limit (1m0s) exceeded for t.deaf["+id+"]")
+			x.wantLog(0, "Soft time limit")
+		})
+	})
 	t.Run("HardLimitFreesTheSlotAndDropsWhatComesLater", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]

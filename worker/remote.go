@@ -204,11 +204,14 @@ func (n remote) ResizePool(by int) error {
 	if w.scaler != nil {
 		return control.ErrAutoscaled
 	}
+	if w.cfg.Pool == poolSolo {
+		return errors.New("the pool solo has one slot: start the worker with another pool")
+	}
 	w.tuning.Lock()
 	defer w.tuning.Unlock()
 	size, _, _ := w.pool.Counts()
 	if size+by < 1 {
-		return fmt.Errorf("the pool has %d slots and keeps one: shut the worker down instead", size)
+		return fmt.Errorf("the pool keeps one slot of its %d: shut the worker down instead", size)
 	}
 	w.resize(size + by)
 	w.log.Info("the pool has changed by remote control", "slots", size+by, "before", size)

@@ -136,6 +136,17 @@ func TestRemoteLimits(t *testing.T) {
 	})
 }
 
+func TestRemotePoolOfOne(t *testing.T) {
+	t.Parallel()
+	in(t, setup{cfg: worker.Config{Pool: "solo"}}, func(x *world) {
+		replies, err := x.app.Control().PoolGrow(context.Background(), 2, one)
+		want(x, ask(x, replies, err), "ValueError('the pool solo has one slot: start the worker with another pool')")
+		if got := x.w.Stats().Slots; got != 1 {
+			x.t.Errorf("slots: got %d, want 1", got)
+		}
+	})
+}
+
 func TestRemotePoolAndQueues(t *testing.T) {
 	t.Parallel()
 	var quick *lovage.Handle[lovage.Args, any]
