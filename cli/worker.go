@@ -127,7 +127,7 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 		return err
 	}
 	if cold {
-		return exitf(ExitFailure, "the worker was stopped cold: what ran has gone back to its queue, if it acks late")
+		return exitf(ExitFailure, "the worker was stopped cold: what still ran has gone back to its queue, or has failed if it acks early")
 	}
 	return nil
 }
