@@ -378,6 +378,11 @@ func TestUnreadableFilesAreErrors(t *testing.T) {
 	if _, err := cfg.LoadFile(filepath.Join(dir, "none.yaml")); err == nil {
 		t.Error("a file that does not exist was read")
 	}
+	ws, err := cfg.LoadArgs([]string{"celeryd_prefetch_multiplier=3", "CELERY_ACKS_LATE=false"})
+	if err != nil || len(ws) != 2 || !strings.Contains(ws[1].String(), "celeryd_prefetch_multiplier is its old name; rename it to worker_prefetch_multiplier") ||
+		cfg.WorkerPrefetchMultiplier != 3 || *cfg.TaskAcksLate {
+		t.Errorf("old names on the command line: got %v, %v", ws, err)
+	}
 	if _, err := cfg.LoadArgs([]string{"worker_concurrency"}); err == nil {
 		t.Error("an argument without = was taken")
 	}

@@ -156,7 +156,7 @@ func (row *Setting) quoted(err error, value any) error {
 // remarks says what the writer of a setting, given by the name key, should know.
 // What has no effect is not worth a word where it asks for nothing.
 func (row *Setting) remarks(key string, value any) (texts []string) {
-	if key == row.Old && !strings.EqualFold(strings.TrimPrefix(key, "CELERY_"), row.Name) {
+	if strings.EqualFold(key, row.Old) && !strings.EqualFold(strings.TrimPrefix(key, "CELERY_"), row.Name) {
 		texts = append(texts, key+" is its old name; rename it to "+row.Name)
 	}
 	switch {
@@ -304,7 +304,13 @@ var settingIndex = sync.OnceValue(func() map[string]*Setting {
 	return index
 })
 
-func settingByName(name string) *Setting { return settingIndex()[name] }
+// settingByName also knows an old name in lower case, as it comes from a command line.
+func settingByName(name string) *Setting {
+	if row := settingIndex()[name]; row != nil {
+		return row
+	}
+	return settingIndex()[strings.ToUpper(name)]
+}
 
 // unknownSetting is the warning for a name that is no setting.
 func unknownSetting(name string) string {
