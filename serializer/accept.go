@@ -24,11 +24,11 @@ func ParseAccept(list []string) (Accept, error) {
 		key := contentOf(strings.ToLower(strings.TrimSpace(name)))
 		switch {
 		case key == contentPickle:
-			return Accept{}, fmt.Errorf("accept_content: %w", &UnknownError{Name: name, Reason: reasons[contentPickle]})
+			return Accept{}, &UnknownError{Name: name, Reason: reasons[contentPickle]}
 		case !strings.Contains(key, "/"):
-			return Accept{}, fmt.Errorf("accept_content: %w", &UnknownError{
+			return Accept{}, &UnknownError{
 				Name: name, Reason: "unknown; known are " + strings.Join(Names(), ", ") + " and content types such as application/json",
-			})
+			}
 		}
 		a.types[key] = true
 	}
