@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	app := lovage.New("proj", lovage.Config{})
 	lovage.Func(app, "proj.add", add)
 	lovage.Func(app, "proj.hang", func(ctx context.Context, _ struct{}) (string, error) {
-		lovage.RequestFrom(ctx).Log().Warn("hanging")
+		lovage.RequestFrom(ctx).Log().Warn("hanging", "pid", "its own")
 		<-ctx.Done()
 		return "", context.Cause(ctx)
 	})
@@ -264,7 +264,7 @@ func TestPreforkProcess(t *testing.T) {
 	if code, _, _ := p.run("call", "proj.hang"); code != cli.ExitOK {
 		t.Fatalf("call: exit code %d, want 0", code)
 	}
-	w.sees("]: hanging")
+	w.sees("]: hanging pid=\"its own\"") // and not taken for the child's
 	w.signal(syscall.SIGTERM)
 	w.sees("Warm shutdown")
 	w.signal(syscall.SIGTERM)

@@ -20,6 +20,7 @@ func withLines(app *lovage.App) {
 		r := lovage.RequestFrom(ctx)
 		r.Log().Debug("a detail")
 		r.Log().Info("rows read", "rows", 3, "from", "table one", "empty", "")
+		r.Log().Info("rows 4, 5 are bad", "rows", []string{"4", "5"}, "tables", []string{"a", "5"})
 		r.Log().WithGroup("db").With("host", "a").Warn("slow on a", "ms", 12)
 		r.Log().Error("it broke", "traceback", "line 1\nline 2\n")
 		r.App().Logger().InfoContext(ctx, "by its context", "group", "x")

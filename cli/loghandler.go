@@ -68,11 +68,9 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 		return true
 	})
 	line := lineData{record: &r, pid: strconv.Itoa(proc.PID())}
-	if name := textOf(attrs, "process"); strings.HasPrefix(name, "ForkPoolWorker-") {
-		line.process = name
-		if i := slices.IndexFunc(attrs, func(a slog.Attr) bool { return a.Key == "pid" }); i >= 0 {
-			line.pid = attrs[i].Value.String()
-		}
+	if i := slices.IndexFunc(attrs, ofChild); i >= 0 && i+1 < len(attrs) && attrs[i+1].Key == "pid" {
+		line.process, line.pid = attrs[i].Value.String(), attrs[i+1].Value.String()
+		attrs = slices.Concat(attrs[:i], attrs[i+2:]) // a task may have attributes of these names too
 	}
 	if req := lovage.RequestFrom(ctx); req != nil {
 		line.task, line.id = req.Task, req.ID
@@ -86,9 +84,6 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	var b strings.Builder
 	b.WriteString(r.Message)
 	for _, a := range attrs {
-		if line.process != "" && (a.Key == "process" || a.Key == "pid") {
-			continue
-		}
 		if inTask && (a.Key == "task" && a.Value.String() == line.task || a.Key == "id" && a.Value.String() == line.id) {
 			continue
 		}
@@ -107,6 +102,11 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	defer h.mu.Unlock()
 	_, err := io.WriteString(h.w, text+"\n")
 	return err
+}
+
+// ofChild tells the name of a child, which its pid follows.
+func ofChild(a slog.Attr) bool {
+	return a.Key == "process" && a.Value.Kind() == slog.KindString && strings.HasPrefix(a.Value.String(), "ForkPoolWorker-")
 }
 
 // textOf is a text attribute, or "".
@@ -157,6 +157,9 @@ func appendAttr(b *strings.Builder, message, prefix string, a slog.Attr) {
 	}
 	text := v.String()
 	if text == "" || told(message, text) {
+		return
+	}
+	if list, ok := v.Any().([]string); ok && !slices.ContainsFunc(list, func(item string) bool { return !told(message, item) }) {
 		return
 	}
 	if a.Key == "traceback" || a.Key == "stack" { // as Celery: on lines of its own
