@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"syscall"
 	"time"
@@ -57,7 +58,10 @@ func (w *Worker) settleRunners(ctx context.Context) error {
 			s.runner = apart{in, w.children}
 		}
 	}
-	return w.children.Start(ctx)
+	if err := w.children.Start(ctx); err != nil {
+		return fmt.Errorf("the child processes of the pool do not start; what they wrote is in the log: %w", err)
+	}
+	return nil
 }
 
 func (w *Worker) closeChildren() {

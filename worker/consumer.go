@@ -45,7 +45,11 @@ func (w *Worker) consume(ctx context.Context) error {
 		w.count.rebuilt.Add(1)
 		if lost.IsZero() {
 			lost = time.Now()
-			w.log.Error("consumer: connection lost; trying to connect again: "+err.Error(), "error", err)
+			text := "consumer: connection lost; trying to connect again: "
+			if !w.ready.Load() {
+				text = "consumer: cannot connect; trying again: "
+			}
+			w.log.Error(text+err.Error(), "error", err)
 		}
 		select {
 		case <-time.After(wait):

@@ -25,7 +25,11 @@ import (
 //
 // It returns what ends the handling.
 func (w *Worker) HandleSignals() (stop func()) {
-	h := &signalHandler{w: w, remap: proc.Getenv("REMAP_SIGTERM") == "SIGQUIT", terminal: term.New(os.Stdout, nil, true).Terminal()}
+	remap := proc.Getenv("REMAP_SIGTERM")
+	if remap != "" && remap != "SIGQUIT" {
+		w.log.Warn("REMAP_SIGTERM is not heeded: the only value that it can have is SIGQUIT", "REMAP_SIGTERM", remap)
+	}
+	h := &signalHandler{w: w, remap: remap == "SIGQUIT", terminal: term.New(os.Stdout, nil, true).Terminal()}
 	ch := make(chan os.Signal, 8)
 	done, gone := make(chan struct{}), make(chan struct{})
 	signals := append([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT}, inquiries...)

@@ -27,7 +27,7 @@ func (w *Worker) NotifySystemd() (stop func()) {
 	}
 	offReady := w.app.Signals.WorkerReady.Connect(func(_ context.Context, e lovage.WorkerReady) {
 		if e.Hostname == w.cfg.Hostname {
-			tell("READY=1", "STATUS="+w.status())
+			tell("READY=1", "STATUS="+w.load()) // its first claim is yet to be answered
 		}
 	})
 	offStop := w.app.Signals.WorkerShuttingDown.Connect(func(_ context.Context, e lovage.WorkerShuttingDown) {
@@ -86,10 +86,15 @@ func (w *Worker) watchdog(every time.Duration, tell func(...string), done <-chan
 
 // status is a line for systemctl status.
 func (w *Worker) status() string {
-	s := w.Stats()
-	text := fmt.Sprintf("%s: %d of %d slots busy, %d tasks done", w.cfg.Hostname, s.SlotsUsed, s.Slots, s.Processed)
+	text := w.load()
 	if reasons := w.unready(time.Now()); len(reasons) > 0 && w.ready.Load() {
 		text += "; not ready: " + strings.Join(reasons, "; ")
 	}
 	return text
+}
+
+// load is what the worker is at.
+func (w *Worker) load() string {
+	s := w.Stats()
+	return fmt.Sprintf("%s: %d of %d slots busy, %d tasks done", w.cfg.Hostname, s.SlotsUsed, s.Slots, s.Processed)
 }
