@@ -42,7 +42,7 @@ func TestNothingIsLeft(t *testing.T) {
 				live(t, lovage.New("leak", conf, append(opts, lovage.WithLogger(slog.New(slog.DiscardHandler)))...), how)
 				tick := time.NewTicker(time.Millisecond)
 				defer tick.Stop()
-				deadline := time.After(5 * time.Second) // the last instructions of a goroutine that told that it ends
+				deadline := time.After(time.Minute) // the last instructions of a goroutine that told that it ends
 				for {
 					left := ours()
 					for id := range before {
@@ -120,7 +120,7 @@ func live(t *testing.T, app *lovage.App, how worker.How) {
 		t.Errorf("Run: %v", err)
 	}
 	for kind := ""; kind != events.WorkerOffline; {
-		patient, cancel := context.WithTimeout(ctx, 10*time.Second)
+		patient, cancel := context.WithTimeout(ctx, time.Minute)
 		e, err := heard.Next(patient)
 		cancel()
 		if err != nil {

@@ -40,6 +40,7 @@ type runs struct {
 	mu   sync.Mutex
 	list []run
 	bell chan struct{}
+	held chan struct{} // closed when those that are held may end
 }
 
 type run struct {
@@ -47,7 +48,7 @@ type run struct {
 	at                  time.Time
 }
 
-func newRuns() *runs { return &runs{bell: make(chan struct{}, 1)} }
+func newRuns() *runs { return &runs{bell: make(chan struct{}, 1), held: make(chan struct{})} }
 
 func (r *runs) note(worker string, req *lovage.Request) {
 	r.mu.Lock()
@@ -101,13 +102,19 @@ func count(list []run, meant func(run) bool) (n int) {
 	return n
 }
 
+// hold is how long a run takes that ends when the test says so.
+const hold = -1
+
 // crew starts a worker whose tasks are noted: t.limited, 2/s in each worker;
-// t.free; and t.slow, which takes as long as it is told, in milliseconds.
+// t.free; and t.slow, which takes as long as it is told, in milliseconds, or is held.
 func crew(t *testing.T, name string, conf lovage.Config, cfg worker.Config, log *runs) *worker.Worker {
 	t.Helper()
 	app := lovage.New("crew", conf, lovage.WithLogger(slog.New(slog.DiscardHandler)))
 	body := func(ctx context.Context, millis int) (int, error) {
 		log.note(name, lovage.RequestFrom(ctx))
+		if millis == hold {
+			<-log.held
+		}
 		<-time.After(time.Duration(millis) * time.Millisecond)
 		return 0, nil
 	}
@@ -187,8 +194,8 @@ func TestRateLimitSharesAQueue(t *testing.T) {
 		if err != nil || len(replies) != 2 {
 			t.Fatalf("rate_limit: got %v, %v, want two replies", replies, err)
 		}
-		send("t.limited", 200, 0) // at the old rate of both they would take 50 s
-		log.until(t, limited+200, log.task("t.limited"))
+		send("t.limited", 400, 0) // at the old rate of both they would take 100 s
+		log.until(t, limited+400, log.task("t.limited"))
 	})
 }
 
@@ -203,7 +210,8 @@ func TestSlowTasksAreNotHoarded(t *testing.T) {
 		one := crew(t, "one", conf, worker.Config{Concurrency: 1}, log)
 		send("t.free", 40, 1) // it has seen short runs, and looks ahead
 		log.until(t, 40, log.task("t.free"))
-		send("t.slow", 1, 10_000)
+		t.Cleanup(func() { close(log.held) })
+		send("t.slow", 1, hold)
 		log.until(t, 1, log.task("t.slow"))
 		send("t.free", 20, 1)
 		crew(t, "two", conf, worker.Config{Concurrency: 1}, log)

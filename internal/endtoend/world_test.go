@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds every wait for another goroutine.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // world is one store, seen by a client, by workers and by command lines, each
 // with an App of its own as processes have.

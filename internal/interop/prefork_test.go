@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -157,9 +156,7 @@ func (f *fleet) terminates(t *testing.T) {
 			break
 		}
 	}
-	if log := f.golang.Log(); !strings.Contains(log, "Task t.nap[nap-go] was terminated: signal 15 (SIGTERM)") {
-		t.Errorf("the child was not killed by the signal that Python named:\n%s", tail(log))
-	}
+	waitLog(t, f.golang, "Task t.nap[nap-go] was terminated: signal 15 (SIGTERM)") // the signal that Python named
 }
 
 // resizes has Python make both pools larger and smaller.

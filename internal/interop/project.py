@@ -105,7 +105,7 @@ def outcome(q):
     if rpc:  # as get does; but get waits a second for more even if the result is there
         app.backend.add_pending_result(r)
     try:
-        return {'result': r.get(timeout=20), 'state': r.state}
+        return {'result': r.get(timeout=60), 'state': r.state}
     except Exception as e:
         return {'state': r.state, 'type': type(e).__name__, 'module': type(e).__module__, 'args': list(e.args),
                 'traced': bool(r.traceback)}
@@ -116,7 +116,7 @@ def progressed(q):
     r = result(q)
     if rpc:  # who has waited once sees no states by polling, but is told of each while it waits
         states = []
-        r.get(timeout=20, on_message=states.append)
+        r.get(timeout=60, on_message=states.append)
         return [m['result'] for m in states if m['status'] == 'PROGRESS'][0]
     end = time.time() + 20
     while time.time() < end:
