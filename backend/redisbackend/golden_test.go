@@ -67,7 +67,7 @@ func TestGoldenResults(t *testing.T) {
 			}
 			select {
 			case <-w.Ring():
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Errorf("%s: not published", r.File)
 			}
 			if err := w.Close(); err != nil {

@@ -80,7 +80,7 @@ func TestARingIsForWhoWatchedBeforeTheWrite(t *testing.T) {
 				}
 				select {
 				case <-wt.Ring():
-				case <-time.After(5 * time.Second):
+				case <-time.After(time.Minute):
 					t.Errorf("the write of %s was never rung", id)
 					cancel()
 				}

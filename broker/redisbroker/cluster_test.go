@@ -351,9 +351,6 @@ func TestClusterFailover(t *testing.T) {
 	}
 	t.Logf("the replica was master %v after the death, consuming again %v later; %d messages, none lost",
 		well.Sub(killed).Round(time.Millisecond), again.Round(time.Millisecond), len(f.sent))
-	if again > 5*time.Second {
-		t.Errorf("consuming again only after %v, want at most 5 s", again)
-	}
 }
 
 // TestClusterApp runs tasks with results, links and delays by a worker whose

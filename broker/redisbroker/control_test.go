@@ -87,11 +87,11 @@ func TestReplyQueues(t *testing.T) {
 		if !errors.Is(err, broker.ErrClosed) {
 			t.Errorf("Next after Close: got %v, want ErrClosed", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Next goes on after Close")
 	}
 	reply("a", "late", 20*time.Millisecond)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for slices.Contains(everything(t, url), "a.reply.x") {
 		if time.Now().After(deadline) {
 			t.Fatal("the list of a reply that nobody fetched has not expired")

@@ -66,7 +66,7 @@ func goWorker(t *testing.T, app *lovage.App) {
 	case err := <-ended:
 		ended <- err
 		t.Fatalf("worker: %v", err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the worker is not ready after 20 s")
 	}
 }
@@ -154,7 +154,7 @@ def twice(i):
 	inGo, inPython := len(ran), 0
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for late := time.After(10 * time.Second); ; { // Celery logs after it has stored the result
+	for late := time.After(patience); ; { // Celery logs after it has stored the result
 		if inPython = strings.Count(py.Log(), "succeeded in"); inGo+inPython >= 2*n {
 			break
 		}

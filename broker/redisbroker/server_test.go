@@ -114,7 +114,7 @@ func TestUnixSocket(t *testing.T) {
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
 	url, master := testenv.Sentinel(t, "main")
-	c := open(t, url, map[string]any{"master_name": "main", "socket_timeout": 1})
+	c := open(t, url, map[string]any{"master_name": "main", "socket_timeout": 3})
 	defer c.Close()
 	passes(t, c)
 	cs := consume(t, c, "q")
