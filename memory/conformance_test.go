@@ -14,13 +14,17 @@ import (
 
 func brokerHarness(around func(*testing.T, func(*testing.T)), opts ...memory.Option) brokertest.Harness {
 	opts = append(opts, memory.WithMaxBody(6<<20))
-	return brokertest.Harness{
+	h := brokertest.Harness{
 		Open:   func(*testing.T) broker.Conn { return memory.New(opts...).Broker() },
 		Reopen: func(_ *testing.T, c broker.Conn) broker.Conn { return c.(*memory.Conn).Reopen() },
 		Kill:   func(_ *testing.T, c broker.Conn) { c.(*memory.Conn).Kill() },
 		Lease:  time.Second,
 		Around: around,
 	}
+	if around != nil { // time is exact
+		h.TakeOver = 2 * h.Lease
+	}
+	return h
 }
 
 func TestBroker(t *testing.T) {

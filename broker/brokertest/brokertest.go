@@ -25,7 +25,7 @@ type Harness struct {
 	// slow machine to renew in. 0 is 1 s.
 	Lease time.Duration
 	// TakeOver bounds how long after its holder's death an orphan may take to
-	// be delivered again. 0 is twice the lease and 5 s.
+	// be delivered again. 0 is twice the lease and 30 s.
 	TakeOver time.Duration
 	// Lacks names the abilities that the driver does not have.
 	Lacks []Ability
@@ -81,7 +81,7 @@ func Run(t *testing.T, h Harness) {
 		h.Lease = time.Second
 	}
 	if h.TakeOver <= 0 {
-		h.TakeOver = 2*h.Lease + 5*time.Second
+		h.TakeOver = 2*h.Lease + 30*time.Second // of a slow machine
 	}
 	if h.Around == nil {
 		h.Around = func(t *testing.T, body func(t *testing.T)) { body(t) }

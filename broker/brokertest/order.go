@@ -104,7 +104,7 @@ var orderCases = []testCase{
 	{"Delay/NotEarly", []Ability{Delay}, func(w *world) {
 		due := time.Now().Add(400 * time.Millisecond)
 		w.publish(delayed("q", "later", due), message("q", "now"))
-		w.wantLength("q", broker.Length{Ready: 1, Delayed: 1})
+		w.wantLengthBefore(due, "q", broker.Length{Ready: 1, Delayed: 1})
 		cs := w.consumer(w.conn, "q")
 		w.ack(cs, w.expect(cs, "now")...)
 		w.ack(cs, w.expect(cs, "later")...)
@@ -128,16 +128,16 @@ var orderCases = []testCase{
 	{"Delay/InOrderOfTime", []Ability{Delay, Ordered}, func(w *world) {
 		now := time.Now()
 		at := func(ms int) time.Time { return now.Add(time.Duration(ms) * time.Millisecond) }
-		w.publish(delayed("q", "c", at(450)), delayed("q", "a", at(150)), delayed("q", "b", at(300)))
+		w.publish(delayed("q", "c", at(900)), delayed("q", "a", at(300)), delayed("q", "b", at(600)))
 		cs := w.consumer(w.conn, "q")
 		w.ack(cs, w.expect(cs, "a", "b", "c")...)
 	}},
 	{"Delay/DueMessagesKeepTheirOrder", []Ability{Delay, Ordered}, func(w *world) {
 		// Nobody consumes while they fall due; they still come by their time.
 		now := time.Now()
-		w.publish(delayed("q", "b", now.Add(120*time.Millisecond)), delayed("q", "a", now.Add(60*time.Millisecond)))
+		w.publish(delayed("q", "b", now.Add(900*time.Millisecond)), delayed("q", "a", now.Add(500*time.Millisecond)))
 		clock := w.consumer(w.conn, "clock")
-		w.publish(delayed("clock", "tick", now.Add(300*time.Millisecond)))
+		w.publish(delayed("clock", "tick", now.Add(1200*time.Millisecond)))
 		w.ack(clock, w.expect(clock, "tick")...)
 		cs := w.consumer(w.conn, "q")
 		w.ack(cs, w.expect(cs, "a", "b")...)
