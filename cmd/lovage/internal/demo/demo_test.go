@@ -68,7 +68,7 @@ func TestMain(m *testing.M) {
 
 // small is a demo that takes long enough to be killed in.
 func small(t *testing.T) demo.Options {
-	return demo.Options{Dir: tree(t, 60), Concurrency: 2, Pause: 20 * time.Millisecond, Worker: worker}
+	return demo.Options{Dir: tree(t, 60), Concurrency: 2, Pause: 100 * time.Millisecond, Worker: worker}
 }
 
 func TestDemoSurvivesTheKill(t *testing.T) {
