@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -190,7 +191,7 @@ func (s *session) deadEnd(name, done, short string, end func(broker.DeadLetterer
 			}
 			n, err := endDead(ctx, dl, ids, end)
 			if err == nil && n < len(ids) && !all {
-				err = fmt.Errorf("%d of %d dead letters were not there: see '%s dead list'", len(ids)-n, len(ids), s.name)
+				err = s.noLetters(ctx, ids, len(ids)-n)
 			}
 			if asJSON {
 				return errors.Join(s.printJSON(map[string]int{strings.ToLower(done): n}), err)
@@ -209,6 +210,25 @@ func (s *session) deadEnd(name, done, short string, end func(broker.DeadLetterer
 	}
 	g.json(&asJSON)
 	return cmd
+}
+
+// noLetters is the error for ids of which some are no dead letter's. Those of tasks,
+// which stand beside them in the list, are easily taken for them.
+func (s *session) noLetters(ctx context.Context, ids []string, missing int) error {
+	text := fmt.Sprintf("%d of %d dead letters were not there", missing, len(ids))
+	if len(ids) == 1 {
+		text = fmt.Sprintf("there is no dead letter %q", ids[0])
+	}
+	list, err := s.deadLetters(ctx, "", deadPage)
+	if err != nil {
+		return fmt.Errorf("%s: %w", text, err)
+	}
+	for _, id := range ids {
+		if i := slices.IndexFunc(list, func(d broker.Dead) bool { return d.TaskID == id }); i >= 0 {
+			text += fmt.Sprintf("; %s is the id of a task, whose dead letter is %s", oneLine(id), list[i].ID)
+		}
+	}
+	return fmt.Errorf("%s: see '%s dead list'", text, s.name)
 }
 
 // endDead ends letters page by page, so that no transaction grows without bound.

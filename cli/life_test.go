@@ -49,7 +49,7 @@ func TestWorkerHealth(t *testing.T) {
 	want(cli.ExitUnavailable, "ask unix:")
 
 	w = p.worker("-n", "w2@box") // by the setting, and its broker is away
-	w.sees("connection lost; trying to connect again")
+	w.sees("cannot connect; trying again")
 	want(cli.ExitFailure, "w2@box is not ready: it is not connected to the broker")
 	want(cli.ExitFailure, `{"ok":false,"node":"w2@box","reasons":["it is not connected to the broker"]}`, "-j")
 	want(cli.ExitOK, "w2@box is live.", "--live")

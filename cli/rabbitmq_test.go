@@ -9,6 +9,7 @@ import (
 	"github.com/lovage-go/lovage"
 	_ "github.com/lovage-go/lovage/backend/rpcbackend"
 	_ "github.com/lovage-go/lovage/broker/amqpbroker"
+	"github.com/lovage-go/lovage/cli"
 	"github.com/lovage-go/lovage/internal/testenv"
 )
 
@@ -42,6 +43,9 @@ func TestRabbitMQ(t *testing.T) {
 	letter, _, _ := strings.Cut(strings.Split(list, "\n")[1], " ")
 	if !strings.Contains(list, "rejected: Reject('not this', False)") {
 		t.Errorf("dead letters: got\n%s", list)
+	}
+	if code, _, stderr := s.run("dead", "requeue", strings.Fields(list[strings.Index(list, letter):])[5]); code != cli.ExitFailure || !strings.Contains(stderr, "is the id of a task, whose dead letter is "+letter) {
+		t.Errorf("dead requeue by the task's id: exit code %d, stderr %q; want 1 and the letter's id", code, stderr)
 	}
 	line("dead", "requeue", letter)
 	line("queues")
