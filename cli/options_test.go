@@ -144,7 +144,7 @@ func TestFlagsWithoutEffectAreTold(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
 	stop := s.startWorker("-O", "fair", "--max-tasks-per-child", "10", "--max-memory-per-child=12000", "-I", "a,b",
-		"-s", "sched", "--scheduler", "x", "--executable", "python", "--without-gossip", "--without-mingle", "--events", "--discard", "--schedule", "sched", "-P", "gevent", "-l", "fatal")
+		"-s", "sched", "--scheduler", "x", "--executable", "python", "-X", "celry", "--without-gossip", "--without-mingle", "--events", "--discard", "--schedule", "sched", "-P", "gevent", "-l", "fatal")
 	code, _, stderr := stop()
 	if code != cli.ExitOK {
 		t.Errorf("exit code %d, want 0", code)

@@ -82,6 +82,9 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 	if len(s.app.TaskNames()) == 0 { // freezes the App, so that its log comes first
 		return s.noTasks()
 	}
+	if err := s.noteExcluded(&cfg); err != nil {
+		return err
+	}
 	removePid, err := holdPidfile(expand(or(f.pidfile, conf.WorkerPidfile), node))
 	if err != nil {
 		return err
@@ -149,6 +152,25 @@ func (s *session) become(conf *lovage.Config) error {
 		}
 	}
 	return proc.Become(uid, gid)
+}
+
+// noteExcluded tells of names that exclude nothing: one that is misspelt leaves its
+// queue in.
+func (s *session) noteExcluded(cfg *worker.Config) error {
+	queues, err := s.app.Queues(cfg.Queues...)
+	if err != nil || len(cfg.ExcludeQueues) == 0 {
+		return err
+	}
+	names := make([]string, len(queues))
+	for i := range queues {
+		names[i] = queues[i].Name
+	}
+	for _, x := range cfg.ExcludeQueues {
+		if !slices.Contains(names, x) {
+			s.note("--exclude-queues: %s is none of the worker's queues: %s", x, strings.Join(names, ", "))
+		}
+	}
+	return nil
 }
 
 // noTasks explains why this program is no worker.

@@ -267,7 +267,7 @@ func (w *Worker) prepare(ctx context.Context) (err error) {
 	}
 	w.app.Signals.CelerydAfterSetup.Send(ctx, lovage.CelerydAfterSetup{Hostname: w.cfg.Hostname, Queues: &w.queues})
 	if len(w.queues) == 0 {
-		return errors.New("worker: no queue is left to consume: ExcludeQueues names them all")
+		return errors.New("worker: no queue is left to consume: ExcludeQueues (-X) names them all")
 	}
 	if w.scaler != nil && w.cfg.Pool == poolSolo {
 		return errors.New("worker: the pool solo has one slot and no autoscaler: use goroutine or prefork, or leave Autoscale out")
