@@ -157,15 +157,23 @@ func TestSignals(t *testing.T) {
 				for log.Scan() && !strings.Contains(log.Text(), "shutdown") { // until it has been heard
 				}
 			}
+			heard := make(chan bool, 1)
 			go func() {
+				told := false
 				for log.Scan() {
+					told = told || strings.Contains(log.Text(), "REMAP_SIGTERM is not heeded")
 				}
+				heard <- told
 			}()
 			var got []string
 			for lines.Scan() {
 				got = append(got, lines.Text())
 			}
+			told := <-heard
 			_ = cmd.Wait()
+			if want := c.env == "REMAP_SIGTERM=SIGUSR1"; told != want {
+				t.Errorf("told that REMAP_SIGTERM is not heeded: got %t, want %t", told, want)
+			}
 			if text := strings.Join(got, " "); text != c.want || cmd.ProcessState.ExitCode() != c.code {
 				t.Errorf("got %q and exit code %d, want %q and %d", text, cmd.ProcessState.ExitCode(), c.want, c.code)
 			}
