@@ -28,8 +28,11 @@ const (
 // MarkRevoked stores REVOKED for tasks that have not ended, as each of Celery's
 // workers does at once when it hears of a revoke, and keeps the ids in the
 // result store's list, for workers that start later. Nothing happens without a
-// result store. It is for workers.
+// result store, or where results go to their callers by rpc://. It is for workers.
 func (a *App) MarkRevoked(ctx context.Context, ids ...string) error {
+	if a.byReply() {
+		return nil
+	}
 	b, err := a.Backend(ctx)
 	if errors.Is(err, ErrNoBackend) {
 		return nil
@@ -66,7 +69,7 @@ func (a *App) MarkRevoked(ctx context.Context, ids ...string) error {
 // keepRevoked puts ids into the list, for a client: the workers store the
 // records. That it cannot is told and no more.
 func (a *App) keepRevoked(ctx context.Context, ids []string) {
-	if !a.stores() {
+	if !a.stores() || a.byReply() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -120,6 +123,9 @@ func (a *App) keepRevokes(ctx context.Context, b backend.Backend, ids []string) 
 // Revokes are the revokes of the last hours that the result store's list has,
 // with their times. It is for workers that start.
 func (a *App) Revokes(ctx context.Context) (map[string]time.Time, error) {
+	if a.byReply() {
+		return nil, nil
+	}
 	b, err := a.Backend(ctx)
 	if errors.Is(err, ErrNoBackend) {
 		return nil, nil

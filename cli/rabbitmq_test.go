@@ -33,8 +33,9 @@ func TestRabbitMQ(t *testing.T) {
 	line("-q", "call", "proj.add", "-a", "[2, 3]", "--wait")
 	line("-q", "call", "proj.add", "-a", "[2, 4]", "--countdown", "0.2", "--wait")
 	line("-q", "call", "proj.refuse", "--wait")
-	if code, _, _ := stop(); code != 0 {
-		t.Errorf("the worker exits with %d", code)
+	line("control", "revoke", "nobody") // which no store of results can keep
+	if code, _, stderr := stop(); code != 0 || strings.Contains(stderr, "not in the result store") {
+		t.Errorf("the worker exits with %d and says %q; want 0, and no word of a store", code, stderr)
 	}
 	id := strings.TrimSpace(s.ok("call", "proj.add", "-a", "[2, 3]"))
 	line("-q", "result", id)
