@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage"
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/testenv"
 	"github.com/lovage-go/lovage/worker"
 )
@@ -68,13 +69,22 @@ func (r role) String() string {
 
 // killPlan is a fleet that is killed at.
 type killPlan struct {
+	urls
 	Seed       uint64
-	URL        string
-	Ledger     string // a file that each run appends a line to, outside of the stores
+	Ledger     string   // a file that each run appends a line to, outside of the stores
+	Queues     []string // of Go's workers; none: all
 	Tasks      int
 	Every      time.Duration // between two kills
 	Lease      time.Duration // of Go's claims
-	Visibility time.Duration // after which Python's claims are given back
+	Visibility time.Duration // after which Python's claims are given back; 0: with their connection
+}
+
+// options are those of the transport.
+func (p *killPlan) options() map[string]any {
+	if p.Visibility == 0 {
+		return nil
+	}
+	return map[string]any{"visibility_timeout": p.Visibility.Seconds()}
 }
 
 // slots is the number of tasks that one worker runs at once.
@@ -85,13 +95,13 @@ const slots = 4
 const killedPy = `
 import os, time
 from celery import Celery
-app = Celery('killed', broker=%[1]q, backend=%[1]q)
-app.conf.update(task_default_queue='q', task_acks_late=True, broker_transport_options={'visibility_timeout': %[3]d})
+app = Celery('killed', broker=%[1]q, backend=%[2]q)
+app.conf.update(task_default_queue='q', task_acks_late=True, broker_transport_options=%[4]s)
 
 @app.task(name='k.nap')
 def nap(id, millis):
-    with open(%[2]q, 'a') as f:
-        f.write('%%s py\n' %% id)
+    with open(%[3]q, 'a') as f:
+        f.write('%%s py 0\n' %% id)
     time.sleep(millis / 1000)
     return id
 `
@@ -103,9 +113,17 @@ type killArgs struct {
 
 func (p *killPlan) app(log slog.Handler) *lovage.App {
 	return lovage.New("killed", lovage.Config{
-		BrokerURL: p.URL, ResultBackend: p.URL, TaskDefaultQueue: "q",
-		BrokerTransportOptions: map[string]any{"visibility_timeout": p.Visibility.Seconds()},
+		BrokerURL: p.Broker, ResultBackend: p.Results, TaskDefaultQueue: "q", BrokerTransportOptions: p.options(),
 	}, lovage.WithLogger(slog.New(log)))
+}
+
+// python is the source of the Python half.
+func (p *killPlan) python() string {
+	options := "{}"
+	if p.Visibility > 0 {
+		options = fmt.Sprintf("{'visibility_timeout': %d}", int(max(p.Visibility, time.Minute).Seconds()))
+	}
+	return fmt.Sprintf(killedPy, p.Broker, p.Results, p.Ledger, options)
 }
 
 // run is a Go worker process.
@@ -115,19 +133,65 @@ func (p *killPlan) run() error {
 	if err != nil {
 		return err
 	}
-	lovage.Func(app, "k.nap", func(_ context.Context, in killArgs) (string, error) {
-		if _, err := f.WriteString(in.ID + " go\n"); err != nil {
+	nap := func(ctx context.Context, in killArgs) (string, error) {
+		if _, err := fmt.Fprintln(f, in.ID, golang, lovage.RequestFrom(ctx).Delivery.Losses); err != nil {
 			return "", err
 		}
 		<-time.After(time.Duration(in.Millis) * time.Millisecond)
 		return in.ID, nil
-	})
+	}
+	lovage.Func(app, "k.nap", nap)
+	lovage.Func(app, "k.early", nap, lovage.AcksLate(false))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if err := worker.New(app, worker.Config{Concurrency: slots, Lease: p.Lease}).Run(ctx); err != nil {
+	if err := worker.New(app, worker.Config{Concurrency: slots, Queues: p.Queues, Lease: p.Lease}).Run(ctx); err != nil {
 		return err
 	}
 	return app.Close(context.Background())
+}
+
+// killStore is where a fleet that is killed at keeps its messages and results.
+type killStore struct {
+	// open gives its URLs, and what it says of messages that nobody has ended: "" if there are none.
+	open    func(t *testing.T) (u urls, left func() string)
+	tasks   int  // of the short form
+	leases  bool // what a dead worker held comes back after a time, and not with the end of its connection
+	forgets bool // who has a message that comes again cannot know that its task has ended
+}
+
+var killStores = map[string]killStore{
+	"Redis": {tasks: 900, leases: true, open: func(t *testing.T) (urls, func() string) {
+		server := testenv.PrivateRedis(t)
+		url := server.URL(0)
+		return urls{url, url}, func() string {
+			unacked, index, waiting := server.Must(t, "HLEN", "unacked"), server.Must(t, "ZCARD", "unacked_index"), server.Must(t, "LLEN", "q")
+			if unacked == "0" && index == "0" && waiting == "0" {
+				return ""
+			}
+			return fmt.Sprintf("unacked %s, in the index %s, waiting %s", unacked, index, waiting)
+		}
+	}},
+	"RabbitMQ": {tasks: 900, open: func(t *testing.T) (urls, func() string) {
+		redis := testenv.Redis(t)
+		return openRabbitMQ(t, redis.URL(redis.DB(t)))
+	}},
+	"RPC": {tasks: 400, forgets: true, open: func(t *testing.T) (urls, func() string) { return openRabbitMQ(t, "rpc://") }},
+}
+
+// openRabbitMQ is a virtual host, none of whose queues may have messages at the end.
+func openRabbitMQ(t *testing.T, results string) (urls, func() string) {
+	server := testenv.RabbitMQ(t)
+	url := server.Vhost(t)
+	return urls{url, results}, func() string {
+		var left []string
+		for line := range strings.Lines(server.Control(t, "list_queues", "--silent", "--no-table-headers",
+			"--vhost", url[strings.LastIndex(url, "/")+1:], "name", "messages_ready", "messages_unacknowledged")) {
+			if f := strings.Fields(line); len(f) != 3 || f[1] != "0" || f[2] != "0" {
+				left = append(left, strings.TrimSpace(line))
+			}
+		}
+		return strings.Join(left, "; ")
+	}
 }
 
 // TestInteropKill kills workers of both languages at random while they work on
@@ -135,22 +199,33 @@ func (p *killPlan) run() error {
 // workers that were killed.
 func TestInteropKill(t *testing.T) {
 	t.Parallel()
-	p := killPlan{Tasks: 900, Every: 700 * time.Millisecond, Lease: 4 * time.Second, Visibility: 5 * time.Second}
-	rounds := 1
-	if *full {
-		p = killPlan{Tasks: 5000, Every: 2 * time.Second, Lease: 30 * time.Second, Visibility: 60 * time.Second}
-		rounds = 4
-	}
-	for i := range rounds {
-		p := p
-		p.Seed = *seed + uint64(i)
-		t.Run(fmt.Sprint("seed", p.Seed), func(t *testing.T) { kill(t, p) })
+	for name, store := range killStores {
+		p := killPlan{Tasks: store.tasks, Every: 700 * time.Millisecond, Lease: 4 * time.Second, Visibility: 5 * time.Second}
+		rounds := 1
+		if *full {
+			p = killPlan{Tasks: 5000, Every: 2 * time.Second, Lease: 30 * time.Second, Visibility: 60 * time.Second}
+			rounds = 4
+		}
+		if !store.leases {
+			p.Visibility = 0
+		}
+		t.Run(name, func(t *testing.T) {
+			if !*full { // else the rates would be those of all stores at once
+				t.Parallel()
+			}
+			for i := range rounds {
+				p := p
+				p.Seed = *seed + uint64(i)
+				t.Run(fmt.Sprint("seed", p.Seed), func(t *testing.T) { kill(t, name, store, p) })
+			}
+		})
 	}
 }
 
-func kill(t *testing.T, p killPlan) {
-	server := testenv.PrivateRedis(t)
-	p.URL, p.Ledger = server.URL(0), filepath.Join(t.TempDir(), "ledger")
+func kill(t *testing.T, name string, store killStore, p killPlan) {
+	var left func() string
+	p.urls, left = store.open(t)
+	p.Ledger = filepath.Join(t.TempDir(), "ledger")
 	rnd := rand.New(rand.NewPCG(p.Seed, p.Seed))
 	started := 0
 	fleet := map[string][]*testenv.CeleryProcess{}
@@ -159,7 +234,7 @@ func kill(t *testing.T, p killPlan) {
 			return testenv.Again(t, roleKey, role{Kill: &p}.String())
 		}
 		started++
-		return testenv.CeleryWorker(t, "killed", fmt.Sprintf(killedPy, p.URL, p.Ledger, int(max(p.Visibility, time.Minute).Seconds())),
+		return testenv.CeleryWorker(t, "killed", p.python(),
 			"-P", "threads", "-c", strconv.Itoa(slots), "-n", fmt.Sprintf("py%d@test", started), "--prefetch-multiplier=1", "--without-gossip", "--without-mingle")
 	}
 	for _, language := range []string{golang, python, golang, python} {
@@ -169,6 +244,17 @@ func kill(t *testing.T, p killPlan) {
 	t.Cleanup(func() { client.Close(context.Background()) })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
+	conn, err := client.Broker(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue := func() broker.Length {
+		lengths, err := conn.(broker.Lengther).Lengths(ctx, "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lengths["q"]
+	}
 	for i := range p.Tasks {
 		id := fmt.Sprint("k", i)
 		if _, err := client.Send(ctx, "k.nap", lovage.Args{Positional: []any{id, 20 + rnd.IntN(160)}}, lovage.TaskID(id)); err != nil {
@@ -189,7 +275,7 @@ killing:
 			done <- err
 			break killing
 		case <-tick.C:
-			if server.Must(t, "LLEN", "q") == "0" {
+			if queue().Ready == 0 {
 				break killing // the rest is what was killed: it must come back by itself
 			}
 			language := languages[rnd.IntN(2)]
@@ -201,41 +287,80 @@ killing:
 		}
 	}
 	if err := <-done; err != nil {
-		t.Fatalf("after %v: %v; unacked %s\n%s", time.Since(began), err, server.Must(t, "HGETALL", "unacked"), tail(fleet[golang][0].Log()))
+		t.Fatalf("after %v: %v; %s\n%s", time.Since(began), err, left(), tail(fleet[golang][0].Log()))
 	}
 	tailed := time.Since(last).Round(10 * time.Millisecond)
-	idle := time.NewTicker(20 * time.Millisecond)
-	defer idle.Stop()
-	for server.Must(t, "HLEN", "unacked") != "0" || server.Must(t, "ZCARD", "unacked_index") != "0" || server.Must(t, "LLEN", "q") != "0" {
-		select {
-		case <-idle.C:
-		case <-ctx.Done():
-			t.Fatalf("all is done and %s messages are still claimed", server.Must(t, "HLEN", "unacked"))
-		}
+	what := ""
+	if !reached(ctx, func() bool { what = left(); return what == "" }) {
+		t.Fatalf("all is done, and messages are left: %s", what)
 	}
-	data, err := os.ReadFile(p.Ledger)
-	if err != nil {
-		t.Fatal(err)
+	if n := queue().Dead; n > 0 {
+		t.Errorf("%d dead letters", n)
 	}
-	runs, by := map[string]int{}, map[string]int{}
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
-		runs[f[0]]++
-		by[f[1]]++
-	}
+	runs, by, beyond := readLedger(t, p.Ledger)
 	again := 0
 	for _, n := range runs {
 		again += n - 1
 	}
-	all := kills[golang] + kills[python]
-	if len(runs) != p.Tasks || again > slots*all {
-		t.Errorf("%d tasks of %d ran, %d of them again after %d kills of %d slots", len(runs), p.Tasks, again, all, slots)
+	most := slots * (kills[golang] + kills[python])
+	if store.forgets { // an end that was told and not acknowledged
+		most += slots * kills[golang]
+	}
+	if len(runs) != p.Tasks || again > most {
+		t.Errorf("%d tasks of %d ran, %d times again after kills of %d slots: want %d at most", len(runs), p.Tasks, again, slots*(kills[golang]+kills[python]), most)
+	}
+	if beyond > slots*kills[golang] {
+		t.Errorf("%d deaths were counted for messages that had not begun, of %d slots that were killed", beyond, slots*kills[golang])
 	}
 	if kills[golang] == 0 || kills[python] == 0 || by[golang] == 0 || by[python] == 0 {
 		t.Errorf("kills %v, runs %v: want some of each", kills, by)
 	}
-	t.Logf("kill {\"seed\": %d, \"tasks\": %d, \"kills_go\": %d, \"kills_py\": %d, \"runs_go\": %d, \"runs_py\": %d, \"again\": %d, \"seconds\": %.0f, \"last\": \"%v\"}",
-		p.Seed, p.Tasks, kills[golang], kills[python], by[golang], by[python], again, time.Since(began).Seconds(), tailed)
+	t.Logf("kill {\"store\": %q, \"seed\": %d, \"tasks\": %d, \"kills_go\": %d, \"kills_py\": %d, \"runs_go\": %d, \"runs_py\": %d, \"again\": %d, \"seconds\": %.0f, \"last\": \"%v\"}",
+		name, p.Seed, p.Tasks, kills[golang], kills[python], by[golang], by[python], again, time.Since(began).Seconds(), tailed)
+}
+
+// reached waits for a condition, for a minute at most.
+func reached(ctx context.Context, is func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// readLedger counts the runs of each task, those of each language, and the deaths
+// that were counted beyond them. What a dead worker only held costs one when it
+// begins, and none before; so a run knows of as many as there are runs by then. One
+// that is killed before it writes its line is missing.
+func readLedger(t *testing.T, path string) (runs, by map[string]int, beyond int) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs, by = map[string]int{}, map[string]int{}
+	most := map[string]int{} // of each task
+	for line := range strings.Lines(string(data)) {
+		var id, language string
+		var losses int
+		if _, err := fmt.Sscan(line, &id, &language, &losses); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		runs[id]++
+		by[language]++
+		most[id] = max(most[id], losses-runs[id])
+	}
+	for _, n := range most {
+		beyond += n
+	}
+	return runs, by, beyond
 }
 
 // wait reads all results.
