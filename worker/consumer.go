@@ -218,7 +218,8 @@ func (w *Worker) returnUnread(l *link, d *broker.Delivery) {
 }
 
 // sweep hands back what was claimed ahead and has waited too long while all
-// slots were busy.
+// slots were busy. What has expired meanwhile ends here: RabbitMQ would drop it
+// without a word.
 func (w *Worker) sweep(ctx context.Context) {
 	t := time.NewTicker(aheadWait / 2)
 	defer t.Stop()
@@ -235,7 +236,11 @@ func (w *Worker) sweep(ctx context.Context) {
 		now := time.Now()
 		if age := now.Sub(oldest.received); age > aheadWait {
 			w.window.blocked(age)
-			w.handBack(w.pool.Withdraw(func(*job) bool { return true })...)
+			for _, j := range w.pool.Withdraw(func(*job) bool { return true }) {
+				if !w.drop(j, now) {
+					w.handBack(j)
+				}
+			}
 		}
 	}
 }

@@ -232,6 +232,20 @@ func TestExpiryAndRevoke(t *testing.T) {
 			}
 		})
 	})
+	t.Run("ExpiredBehindALongRunIsRevokedBeforeThatEnds", func(t *testing.T) {
+		t.Parallel()
+		var h *lovage.Handle[Order, string]
+		in(t, setup{tasks: declare(&h), cfg: worker.Config{Concurrency: 1}}, func(x *world) {
+			delay(x, h, Order{"wait"}, lovage.SoftTimeLimit(time.Minute))
+			id := delay(x, h, Order{"count"}, lovage.Expires(900*time.Millisecond))
+			pause(3 * time.Second)
+			x.wantState(id, lovage.Revoked)
+			if s := x.w.Stats(); s.Returned != 0 || s.Revoked != 1 || s.Active != 1 || ran.Load() != 0 {
+				t.Errorf("got %+v, want one that is revoked, none handed back, and the long run", s)
+			}
+			pause(2 * time.Minute)
+		})
+	})
 	t.Run("RevokedDoesNotRun", func(t *testing.T) {
 		t.Parallel()
 		var h *lovage.Handle[Order, string]

@@ -86,13 +86,7 @@ func (w *Worker) receive(l *link, d *broker.Delivery, now time.Time) {
 		return
 	}
 	j.s = w.strategies[r.Task]
-	if out := w.dropped(r, now); out != nil {
-		j.phase.Store(running)
-		w.group.Go(func() {
-			defer w.rescue("receive", func(error) { j.end() })
-			w.conclude(j, *out)
-			j.end()
-		})
+	if w.drop(j, now) {
 		return
 	}
 	if !j.countedApart() {
@@ -189,6 +183,20 @@ func (w *Worker) release(j *job, then func()) {
 		return
 	}
 	then()
+}
+
+// drop ends a message that waits and must not run; it reports false for all others.
+func (w *Worker) drop(j *job, now time.Time) bool {
+	out := w.dropped(j.r, now)
+	if out == nil || !j.phase.CompareAndSwap(waiting, running) {
+		return false
+	}
+	w.group.Go(func() {
+		defer w.rescue("receive", func(error) { j.end() })
+		w.conclude(j, *out)
+		j.end()
+	})
+	return true
 }
 
 // dropped is the outcome of a task that must not run, nil for all others.

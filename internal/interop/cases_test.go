@@ -166,7 +166,7 @@ func table(language string) []call {
 // that workers of both consume, and has both read what comes of it: so many cells.
 func runTable(t *testing.T, f *fleet, want int) {
 	if f.drops {
-		t.Log("left out: Expired: clients send expires as a property too, so that RabbitMQ drops the message where no consumer waits, and no worker can store REVOKED")
+		t.Log("left out: Expired: clients send expires as a property too, so that RabbitMQ drops the message where no consumer waits, and no worker can store REVOKED; ExpiresReserved is what can be told")
 	}
 	if f.rpc {
 		t.Log("left out: reading results of another client's calls, which go to their caller alone; callbacks carry the caller's reply_to, else their results go to the worker that sends them")

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -39,11 +41,13 @@ var project string
 // fleet is a worker of each language, each with a queue of its own and one that
 // they share, and a client of each.
 type fleet struct {
+	urls
 	app    *lovage.App // the client
 	python *testenv.PythonSession
 	celery *testenv.CeleryProcess
 	golang *testenv.CeleryProcess // nil: the worker is in this process
 	drops  bool                   // RabbitMQ drops what is sent too late, and nobody is told
+	source string                 // of the Python half
 	rpc    bool                   // a result goes to its caller, and to nobody else
 }
 
@@ -125,6 +129,17 @@ func withTasks(app *lovage.App) *lovage.App {
 		<-time.After(time.Duration(seconds) * time.Second)
 		return "slept", nil
 	})
+	lovage.Func(app, "t.hold", func(_ context.Context, in struct{ Dir, Name string }) (string, error) {
+		if err := os.WriteFile(filepath.Join(in.Dir, in.Name), nil, 0o600); err != nil {
+			return "", err
+		}
+		for {
+			if _, err := os.Stat(filepath.Join(in.Dir, "end")); err == nil {
+				return "held", nil
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+	})
 	lovage.Func(app, "t.failed", func(_ context.Context, id string) (string, error) { return "told of " + id, nil })
 	return app
 }
@@ -133,9 +148,9 @@ func withTasks(app *lovage.App) *lovage.App {
 // the test.
 func start(t *testing.T, u urls, processes bool) *fleet {
 	t.Helper()
-	f := &fleet{app: newApp(u, io.Discard), drops: strings.HasPrefix(u.Broker, "amqp:"), rpc: strings.HasPrefix(u.Results, "rpc:")}
+	f := &fleet{urls: u, app: newApp(u, io.Discard), drops: strings.HasPrefix(u.Broker, "amqp:"), rpc: strings.HasPrefix(u.Results, "rpc:")}
 	t.Cleanup(func() { f.app.Close(context.Background()) })
-	source := fmt.Sprintf("BROKER, RESULTS = %q, %q\n", u.Broker, u.Results) + project
+	f.source = fmt.Sprintf("BROKER, RESULTS = %q, %q\n", u.Broker, u.Results) + project
 	started := make(chan struct{})
 	pool := "threads"
 	if processes {
@@ -150,9 +165,9 @@ func start(t *testing.T, u urls, processes bool) *fleet {
 	if !processes {
 		runGo(t, withTasks(newApp(u, io.Discard)), goConfig())
 	}
-	f.celery = testenv.CeleryWorker(t, "project", source, "-P", pool, "-c", "4", "-n", "py@test",
+	f.celery = testenv.CeleryWorker(t, "project", f.source, "-P", pool, "-c", "4", "-n", "py@test",
 		"-Q", shared+","+queue(python)+",py.direct,py.topic,py.fanout", "--prefetch-multiplier=1", "--without-gossip", "--without-mingle")
-	f.python = testenv.StartPython(t, map[string]string{"project": source}, "import project; project.serve()")
+	f.python = testenv.StartPython(t, map[string]string{"project": f.source}, "import project; project.serve()")
 	<-started
 	return f
 }

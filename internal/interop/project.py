@@ -1,5 +1,6 @@
 """A Celery project as a user has it. The lines before this one set BROKER and RESULTS."""
 import json
+import os
 import sys
 import time
 import traceback
@@ -67,6 +68,14 @@ def late(eta):
 def nap(seconds):
     time.sleep(seconds)
     return 'slept'
+
+
+@app.task(name='t.hold')
+def hold(dir, name):
+    open(os.path.join(dir, name), 'w').close()
+    while not os.path.exists(os.path.join(dir, 'end')):
+        time.sleep(0.01)
+    return 'held'
 
 
 @app.task(name='t.failed')

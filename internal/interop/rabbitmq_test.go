@@ -11,11 +11,15 @@ import (
 func TestInteropRabbitMQ(t *testing.T) {
 	t.Parallel()
 	redis := testenv.Redis(t)
-	runTable(t, start(t, urls{testenv.RabbitMQ(t).Vhost(t), redis.URL(redis.DB(t))}, false), 288)
+	f := start(t, urls{testenv.RabbitMQ(t).Vhost(t), redis.URL(redis.DB(t))}, false)
+	runTable(t, f, 288)
+	t.Run("ExpiresReserved", f.expiresReserved)
 }
 
 // TestInteropRPC runs it with results that go to their callers as messages.
 func TestInteropRPC(t *testing.T) {
 	t.Parallel()
-	runTable(t, start(t, urls{testenv.RabbitMQ(t).Vhost(t), "rpc://"}, false), 144)
+	f := start(t, urls{testenv.RabbitMQ(t).Vhost(t), "rpc://"}, false)
+	runTable(t, f, 144)
+	t.Run("ExpiresReserved", f.expiresReserved)
 }

@@ -13,7 +13,9 @@ func TestInteropRedis(t *testing.T) {
 	t.Parallel()
 	server := testenv.Redis(t)
 	url := server.URL(server.DB(t))
-	runTable(t, start(t, urls{url, url}, false), 300)
+	f := start(t, urls{url, url}, false)
+	runTable(t, f, 300)
+	t.Run("ExpiresReserved", f.expiresReserved)
 }
 
 // TestInteropRedisApart runs it with results in another database.
