@@ -1,6 +1,7 @@
 package amqpbroker_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -10,20 +11,27 @@ import (
 )
 
 // TestBroadcastQueues: each worker has a queue of its own, which is deleted with
-// its consumer: resting, handing back and a full window must not end it.
+// its consumer: resting, handing back and a full window must not end it. What is
+// late comes to it too, and who only sends has none.
 func TestBroadcastQueues(t *testing.T) {
 	t.Parallel()
 	url := testenv.RabbitMQ(t).Vhost(t)
 	ctx := limit(t, patience)
 	sender := open(t, url, nil)
 	defer sender.Close()
+	named := func(name string) broker.Queue {
+		q := broker.Broadcast("news")
+		q.Name = name
+		return q
+	}
+	if err := sender.Declare(ctx, named("bcast.sender")); err != nil {
+		t.Fatal(err)
+	}
 	var consumers []broker.Consumer
 	for _, name := range []string{"bcast.1", "bcast.2"} {
 		c := open(t, url, nil)
 		defer c.Close()
-		q := broker.Broadcast("news")
-		q.Name = name
-		cs, err := c.Consume(ctx, broker.ConsumeConfig{Queues: []broker.Queue{q}, Window: 2})
+		cs, err := c.Consume(ctx, broker.ConsumeConfig{Queues: []broker.Queue{named(name)}, Window: 2})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,32 +44,67 @@ func TestBroadcastQueues(t *testing.T) {
 		}
 		amqpbroker.Rest(cs)
 	}
-	for _, id := range []string{"a", "b", "c"} {
+	for _, id := range []string{"a", "b", "c", "late"} {
 		m := task("", id)
 		m.Exchange, m.RoutingKey, m.Mandatory = "news", "any", true
+		if id == "late" {
+			m.NotBefore = time.Now().Add(100 * time.Millisecond)
+		}
 		if err := sender.Publish(ctx, m); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, cs := range consumers {
-		seen := ""
-		for n := 0; n < 4; n++ {
+		var seen []string
+		for n := range 6 {
 			ds, err := cs.Claim(ctx, 1)
 			if err != nil {
 				t.Fatalf("after %q: %v", seen, err)
 			}
-			action := broker.Ack
-			if n == 0 {
-				action = broker.HandBack
-			} else {
-				seen += string(ds[0].Body)
+			st := broker.Settlement{Delivery: &ds[0]}
+			switch n {
+			case 0:
+				st.Action = broker.HandBack
+			case 1:
+				st.Action, st.Until = broker.Park, time.Now().Add(50*time.Millisecond)
+			default:
+				seen = append(seen, string(ds[0].Body))
 			}
-			if err := cs.Settle(ctx, broker.Settlement{Delivery: &ds[0], Action: action}); err != nil {
+			if err := cs.Settle(ctx, st); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if len(seen) != 3 {
-			t.Errorf("got %q, want three messages", seen)
+		if slices.Sort(seen); !slices.Equal(seen, []string{"a", "b", "c", "late"}) {
+			t.Errorf("got %q, want each message once", seen)
+		}
+	}
+	if ls, err := sender.Lengths(ctx, "bcast.sender"); err != nil || ls["bcast.sender"].Ready > 0 {
+		t.Errorf("the sender has a queue, which nobody empties: %+v, %v", ls, err)
+	}
+}
+
+// TestAutoDeleteQueue: what is late comes to a queue that goes with its consumer.
+func TestAutoDeleteQueue(t *testing.T) {
+	t.Parallel()
+	c := open(t, testenv.RabbitMQ(t).Vhost(t), nil)
+	defer c.Close()
+	ctx := limit(t, 20*time.Second)
+	q := broker.Named("passing")
+	q.AutoDelete = true
+	cs, err := c.Consume(ctx, broker.ConsumeConfig{Queues: []broker.Queue{q}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []time.Duration{20 * time.Millisecond, time.Second} {
+		if err := c.Publish(ctx, delayedTask("passing", "late", d)); err != nil {
+			t.Fatal(err)
+		}
+		ds, err := cs.Claim(ctx, 1)
+		if err != nil || string(ds[0].Body) != "late" {
+			t.Fatalf("after %v: %v, %v", d, ds, err)
+		}
+		if err := cs.Settle(ctx, broker.Settlement{Delivery: &ds[0]}); err != nil {
+			t.Error(err)
 		}
 	}
 }

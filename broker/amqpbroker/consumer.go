@@ -91,7 +91,7 @@ func (cs *Consumer) Update(ctx context.Context, queues ...broker.Queue) error {
 	if err != nil {
 		return err
 	}
-	if err := cs.conn.declareBy(ctx, s, wanted); err != nil {
+	if err := cs.conn.declareBy(ctx, s, wanted, true); err != nil {
 		return err
 	}
 	cs.mu.Lock()
@@ -152,7 +152,7 @@ func (cs *Consumer) open(ctx context.Context, limit int) error {
 		}
 		err = cs.openLane(ctx, s, q, window)
 		if errors.Is(err, broker.ErrNoQueue) { // it was deleted
-			if err = cs.conn.declareBy(ctx, s, []broker.Queue{q}); err == nil {
+			if err = cs.conn.declareBy(ctx, s, []broker.Queue{q}, true); err == nil {
 				err = cs.openLane(ctx, s, q, window)
 			}
 		}

@@ -14,7 +14,8 @@ import (
 
 // Declare makes queues, exchanges and bindings exist, and binds the queues to
 // where delayed messages arrive. With the option passive it looks whether queues
-// and exchanges are there, and an error names what is missing.
+// and exchanges are there, and an error names what is missing. The queue of a
+// [broker.Broadcast] is its consumer's own: for others its exchange is enough.
 func (c *Conn) Declare(ctx context.Context, queues ...broker.Queue) error {
 	if err := c.alive(); err != nil {
 		return err
@@ -26,10 +27,11 @@ func (c *Conn) Declare(ctx context.Context, queues ...broker.Queue) error {
 	if err != nil {
 		return err
 	}
-	return c.declareBy(ctx, s, queues)
+	return c.declareBy(ctx, s, queues, false)
 }
 
-func (c *Conn) declareBy(ctx context.Context, s *session, queues []broker.Queue) error {
+// declareBy is Declare on a session, by whoever consumes from the queues or not.
+func (c *Conn) declareBy(ctx context.Context, s *session, queues []broker.Queue, consumes bool) error {
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
 	for i := range queues {
@@ -38,10 +40,11 @@ func (c *Conn) declareBy(ctx context.Context, s *session, queues []broker.Queue)
 			return err
 		}
 		err := s.with(ctx, func(ch *amqp.Channel) error {
+			exchanges := isCopy(q) && !consumes
 			if c.opt.passive || q.NoDeclare {
-				return c.look(ch, q)
+				return c.look(ch, q, exchanges)
 			}
-			return c.declare(ch, q)
+			return c.declare(ch, q, exchanges)
 		})
 		if err != nil {
 			return fmt.Errorf("declare queue %q: %w", q.Name, fault(ctx, err))
@@ -77,12 +80,22 @@ func bindings(q *broker.Queue) (out []broker.Binding) {
 	return out
 }
 
-func (c *Conn) declare(ch *amqp.Channel, q *broker.Queue) error {
+// isCopy reports whether a queue has one consumer's copies of a broadcast, by the
+// name that it gets here and in kombu. It is deleted with its consumer, so that
+// one that had none would stay for ever, and grow.
+func isCopy(q *broker.Queue) bool {
+	return q.AutoDelete && q.Exchange.Type == "fanout" && strings.HasPrefix(q.Name, "bcast.")
+}
+
+func (c *Conn) declare(ch *amqp.Channel, q *broker.Queue, exchanges bool) error {
 	bound := bindings(q)
 	for _, b := range bound {
 		if err := c.declareExchange(ch, &b.Exchange); err != nil {
 			return fmt.Errorf("exchange %q: %w", b.Exchange.Name, err)
 		}
+	}
+	if exchanges {
+		return bindArrival(ch, bound)
 	}
 	args, err := c.arguments(q)
 	if err != nil {
@@ -100,26 +113,33 @@ func (c *Conn) declare(ch *amqp.Channel, q *broker.Queue) error {
 			return fmt.Errorf("bind to exchange %q: %w", b.Exchange.Name, err)
 		}
 	}
-	if q.Exclusive || q.AutoDelete {
-		return nil
+	if err := bindArrival(ch, bound); err != nil {
+		return err
 	}
+	keys := delayBindings(q)
+	for i, key := range keys {
+		if err := ch.QueueBind(q.Name, key, delayArrival, i < len(keys)-1, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bindArrival makes the exchange where delayed messages arrive, which passes on to
+// others what they alone can tell: by the headers whose a message is, and who has
+// a copy of it.
+func bindArrival(ch *amqp.Channel, bound []broker.Binding) error {
 	if err := ch.ExchangeDeclare(delayArrival, "topic", true, false, false, true, nil); err != nil {
 		return err
 	}
-	for _, b := range bound { // it alone can tell by the headers whose a message is
-		if b.Exchange.Type != "headers" {
+	for _, b := range bound {
+		if b.Exchange.Type != "headers" && b.Exchange.Type != "fanout" {
 			continue
 		}
 		for _, before := range []string{afterDelay, afterFine} {
 			if err := ch.ExchangeBind(b.Exchange.Name, before+exchangeWord(b.Exchange.Name)+".#", delayArrival, false, nil); err != nil {
 				return fmt.Errorf("bind exchange %q to %s: %w", b.Exchange.Name, delayArrival, err)
 			}
-		}
-	}
-	keys := delayBindings(q)
-	for i, key := range keys {
-		if err := ch.QueueBind(q.Name, key, delayArrival, i < len(keys)-1, nil); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -136,8 +156,8 @@ func (c *Conn) declareExchange(ch *amqp.Channel, e *broker.Exchange) error {
 	return ch.ExchangeDeclare(e.Name, cmp.Or(e.Type, "direct"), !e.Transient, e.AutoDelete, false, false, args)
 }
 
-// look checks that a queue and its exchanges are there.
-func (c *Conn) look(ch *amqp.Channel, q *broker.Queue) error {
+// look checks that a queue and its exchanges are there, or the exchanges alone.
+func (c *Conn) look(ch *amqp.Channel, q *broker.Queue, exchanges bool) error {
 	for _, b := range bindings(q) {
 		if b.Exchange.Name == q.Name && c.opt.passive {
 			continue // a plain queue is reached without its exchange
@@ -145,6 +165,9 @@ func (c *Conn) look(ch *amqp.Channel, q *broker.Queue) error {
 		if err := ch.ExchangeDeclarePassive(b.Exchange.Name, cmp.Or(b.Exchange.Type, "direct"), !b.Exchange.Transient, b.Exchange.AutoDelete, false, false, nil); err != nil {
 			return fmt.Errorf("exchange %q: %w", b.Exchange.Name, err)
 		}
+	}
+	if exchanges {
+		return nil
 	}
 	_, err := ch.QueueDeclarePassive(q.Name, !q.Transient, q.AutoDelete, q.Exclusive, false, nil)
 	return err

@@ -187,16 +187,13 @@ func delayBindings(q *broker.Queue) (keys []string) {
 	seen := map[string]bool{q.Name: true}
 	for _, b := range bindings(q) {
 		key := b.RoutingKey
-		switch b.Exchange.Type {
-		case "headers":
-			continue
-		case "fanout":
-			key = "#"
+		if b.Exchange.Type == "headers" || b.Exchange.Type == "fanout" {
+			continue // they get what is theirs, see bindArrival
 		}
 		if b.Exchange.Name == q.Name && key == q.Name {
 			continue // its own exchange
 		}
-		if b.Exchange.Type != "fanout" && !seen[key] && len(afterDelay)+len(key) <= 255 {
+		if !seen[key] && len(afterDelay)+len(key) <= 255 {
 			seen[key] = true
 			keys = append(keys, afterDelay+key) // Python's producers name no exchange
 		}

@@ -102,6 +102,10 @@ func TestInteropExchanges(t *testing.T) {
 		_, err := client.Send(ctx, "tell", lovage.Args{Positional: []any{key}}, opts...)
 		return err
 	}
+	sendTo := func(key, queue string) error {
+		_, err := client.Send(ctx, "tell", lovage.Args{Positional: []any{key}}, lovage.Queue(queue))
+		return err
+	}
 	pdf := func(pages int) lovage.CallOption {
 		return lovage.Headers(map[string]any{"format": "pdf", "pages": pages})
 	}
@@ -113,6 +117,9 @@ func TestInteropExchanges(t *testing.T) {
 			send(fmt.Sprint("go-h-", i), "x.headers", "any", pdf(3), lovage.Mandatory(true)),
 			send(fmt.Sprint("go-b-", i), "bcast", "celery"),
 			send(fmt.Sprint("go-late-", i), "x.headers", "any", pdf(3), lovage.Countdown(time.Duration(i)*300*time.Millisecond)),
+			send(fmt.Sprint("go-latef-", i), "x.fanout", "any", lovage.Countdown(time.Duration(i)*300*time.Millisecond)),
+			send(fmt.Sprint("go-lateb-", i), "bcast", "celery", lovage.Countdown(time.Duration(i)*300*time.Millisecond)),
+			sendTo(fmt.Sprint("go-bq-", i), "bcast"),
 		); err != nil {
 			t.Fatal(err)
 		}
@@ -143,8 +150,8 @@ func TestInteropExchanges(t *testing.T) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for _, from := range []string{"py", "go"} {
-		for kind, want := range map[string]int{"d": 1, "t": 1, "h": 1, "f": 2, "b": 4, "late": 1} {
-			if from == "py" && kind == "late" { // Python's waits in the worker that gets it
+		for kind, want := range map[string]int{"d": 1, "t": 1, "h": 1, "f": 2, "b": 4, "late": 1, "latef": 2, "lateb": 4, "bq": 4} {
+			if from == "py" && (strings.HasPrefix(kind, "late") || kind == "bq") { // Python's late ones wait in the worker that gets it, but for those below
 				continue
 			}
 			for i := range 5 {
