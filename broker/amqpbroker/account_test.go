@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -66,6 +67,19 @@ func TestPassive(t *testing.T) {
 		t.Errorf("a message for a queue that is not there: %v, want ErrNoQueue", err)
 	}
 	s.logs("a delay lasts a second at least")
+	server.Manage(t, http.MethodPut, "/api/queues"+url[strings.LastIndex(url, "/"):]+"/log", map[string]any{"durable": true, "arguments": map[string]any{"x-queue-type": "stream"}})
+	stream, err := s.c.Consume(t.Context(), broker.ConsumeConfig{Queues: []broker.Queue{broker.Named("log")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	claimed := make(chan error, 1)
+	go func() { _, err := stream.Claim(ctx, 1); claimed <- err }()
+	s.logs("is a stream")
+	cancel()
+	if err := <-claimed; !errors.Is(err, context.Canceled) {
+		t.Errorf("claim from a stream: %v", err)
+	}
 }
 
 // TestPassiveHolds: where the delay queues are missing, workers hold what is

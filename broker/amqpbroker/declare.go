@@ -63,11 +63,15 @@ func refuse(q *broker.Queue) error {
 	case len(q.Name) > 255:
 		return fmt.Errorf("the name of queue %.40q... is longer than the 255 bytes that AMQP allows", q.Name)
 	case kind == "stream":
-		return fmt.Errorf("queue %q is a stream, which hands out a message again to everybody and never forgets one that is done: use classic or quorum: %w", q.Name, broker.ErrUnsupported)
+		return isStream(q.Name)
 	case kind != "" && kind != "classic" && kind != "quorum":
 		return fmt.Errorf("queue %q has type %q: use classic or quorum: %w", q.Name, kind, broker.ErrUnsupported)
 	}
 	return nil
+}
+
+func isStream(name string) error {
+	return fmt.Errorf("queue %q is a stream, which hands out a message again to everybody and never forgets one that is done: use classic or quorum: %w", name, broker.ErrUnsupported)
 }
 
 // bindings are the queue's own and the further ones, without the anonymous exchange.

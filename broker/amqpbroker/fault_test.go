@@ -370,6 +370,10 @@ func TestServerFaults(t *testing.T) {
 		if !errors.Is(err, broker.ErrUnavailable) || ctx.Err() == nil {
 			t.Errorf("publish in alarm: %v, want ErrUnavailable at the deadline", err)
 		}
+		err = s.c.Declare(limit(t, time.Second), broker.Named("other"))
+		if !errors.Is(err, broker.ErrUnavailable) || !strings.Contains(err.Error(), "low on memory") {
+			t.Errorf("declare in alarm: %v, want ErrUnavailable with the reason", err)
+		}
 		d := s.claim(limit(t, patience)) // consuming and acks go on
 		if err := s.settle(d, broker.Ack); err != nil {
 			t.Errorf("ack in alarm: %v", err)

@@ -56,11 +56,20 @@ func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, wi
 	if err != nil {
 		return fmt.Errorf("consume from queue %q: %w", q.Name, err)
 	}
+	// Nobody has told of the type of a queue that was not declared. A stream alone
+	// refuses a consumer with a priority, which is 0 anyway.
+	unseen := args == nil && (cs.conn.opt.passive || q.NoDeclare)
+	if unseen {
+		args = amqp.Table{"x-priority": int32(0)}
+	}
 	l := &lane{cs: cs, queue: q, s: s, kept: cs.conn.keeps(s, &q), tag: cs.name + "." + token(), window: window, drained: make(chan struct{}), sent: cs.sentFrom(q.Name)}
 	if len(l.tag) > 255 {
 		l.tag = l.tag[len(l.tag)-255:]
 	}
 	if err := s.call(ctx, func() error { return l.start(ctx, args) }); err != nil {
+		if unseen && code(err) == amqp.PreconditionFailed {
+			err = fmt.Errorf("%w: %w", isStream(q.Name), err)
+		}
 		return fmt.Errorf("consume from queue %q: %w", q.Name, fault(ctx, err))
 	}
 	return nil

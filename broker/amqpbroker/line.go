@@ -228,7 +228,7 @@ func (s *session) isBlocked() bool {
 func (s *session) waitUnblocked(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		ch, reason := s.blocked, s.reason
+		ch := s.blocked
 		s.mu.Unlock()
 		if ch == nil {
 			return nil
@@ -236,9 +236,20 @@ func (s *session) waitUnblocked(ctx context.Context) error {
 		select {
 		case <-ch:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: RabbitMQ takes no messages: %s: %w", broker.ErrUnavailable, reason, context.Cause(ctx))
+			return s.inVain(ctx)
 		}
 	}
+}
+
+// inVain is why nothing came of a call by the end of its context: a server that takes
+// no messages reads nothing at all of who has sent one.
+func (s *session) inVain(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blocked == nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w: RabbitMQ takes no messages: %s: %w", broker.ErrUnavailable, s.reason, context.Cause(ctx))
 }
 
 func (s *session) why() error {
@@ -295,6 +306,6 @@ func (s *session) call(ctx context.Context, f func() error) error {
 		}
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return s.inVain(ctx)
 	}
 }
