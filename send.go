@@ -107,10 +107,11 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 	}
 	ctx, cancel := a.publishDeadline(ctx)
 	defer cancel()
-	if err := a.expect(ctx, c, m); err != nil {
+	policy := a.policy(&o)
+	if err := policy.Do(ctx, broker.Retryable, func(ctx context.Context) error { return a.expect(ctx, c, m) }); err != nil {
 		return "", fmt.Errorf("task %q: %w", c.name, err)
 	}
-	ctx = context.WithValue(ctx, policyKey, a.policy(&o))
+	ctx = context.WithValue(ctx, policyKey, policy)
 	a.beforePublish(ctx, c.name, m)
 	if err := a.publish(ctx, m); err != nil {
 		return "", fmt.Errorf("publish task %q: %w", c.name, err)

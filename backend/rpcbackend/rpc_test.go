@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -495,6 +497,35 @@ func TestNoBroker(t *testing.T) {
 	_, err := rpcbackend.Open(t.Context(), backend.Config{URL: "rpc://"})
 	if err == nil || !strings.Contains(err.Error(), "broker_url") {
 		t.Errorf("without a broker: %v", err)
+	}
+}
+
+// TestFirstCallIsTriedAgain: who cannot make the reply queue now is served by the
+// publish retry policy, as who cannot send.
+func TestFirstCallIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	var tries atomic.Int32
+	go func() {
+		for {
+			c, err := server.Accept()
+			if err != nil {
+				return
+			}
+			tries.Add(1)
+			c.Close()
+		}
+	}()
+	app := lovage.New("proj", lovage.Config{BrokerURL: "amqp://" + server.Addr().String(), ResultBackend: "rpc://",
+		TaskPublishRetryPolicy: &lovage.RetryPolicy{MaxRetries: 2}}, lovage.WithLogger(slog.New(slog.DiscardHandler)))
+	defer app.Close(context.Background())
+	_, err = lovage.Remote[pair, int](app, "py.add").Delay(limit(t, patience), pair{2, 3})
+	if !errors.Is(err, backend.ErrUnavailable) || tries.Load() != 3 {
+		t.Errorf("got %v after %d tries, want ErrUnavailable after 3", err, tries.Load())
 	}
 }
 
