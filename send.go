@@ -108,7 +108,7 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 	ctx, cancel := a.publishDeadline(ctx)
 	defer cancel()
 	policy := a.policy(&o)
-	if err := policy.Do(ctx, broker.Retryable, func(ctx context.Context) error { return a.expect(ctx, c, m) }); err != nil {
+	if err := a.expect(ctx, c, m, &policy); err != nil {
 		return "", fmt.Errorf("task %q: %w", c.name, err)
 	}
 	ctx = context.WithValue(ctx, policyKey, policy)
@@ -124,19 +124,21 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 }
 
 // expect tells a store whose results come as messages that this call's are
-// wanted, before it is sent, and where they go.
-func (a *App) expect(ctx context.Context, c *call, m *protocol.Message) error {
+// wanted, before it is sent, and where they go. It tries again as publishing does.
+func (a *App) expect(ctx context.Context, c *call, m *protocol.Message, policy *backoff.Policy) error {
 	if c.ignored || m.Properties.ReplyTo != "" || !a.byReply() {
 		return nil
 	}
-	b, err := a.Backend(ctx)
-	if err != nil {
+	return policy.Do(ctx, broker.Retryable, func(ctx context.Context) error {
+		b, err := a.Backend(ctx)
+		if err != nil {
+			return err
+		}
+		if e, ok := b.(backend.Expecter); ok {
+			m.Properties.ReplyTo, err = e.Expect(ctx, m.Headers.ID)
+		}
 		return err
-	}
-	if e, ok := b.(backend.Expecter); ok {
-		m.Properties.ReplyTo, err = e.Expect(ctx, m.Headers.ID)
-	}
-	return err
+	})
 }
 
 // publishDeadline bounds a publish whose caller set no deadline.
