@@ -92,7 +92,7 @@ func TestOneTransactionForARun(t *testing.T) {
 	if err := c.Publish(t.Context(), message("celery", "a")); err != nil {
 		t.Fatal(err)
 	}
-	ds, err := cs.Claim(limit(t, 5*time.Second), 10)
+	ds, err := cs.Claim(limit(t, time.Minute), 10)
 	if err != nil || len(ds) != 1 {
 		t.Fatalf("claimed %d, %v", len(ds), err)
 	}
