@@ -193,11 +193,15 @@ func runTable(t *testing.T, f *fleet, want int) {
 				}
 				f.send(t, client, *c)
 				if c.Name == "CustomState" {
+					if f.rpc && client == python { // it is told of each state when it gets the result
+						f.open(t, o.ID)
+					}
 					var looking sync.WaitGroup
 					for _, reader := range f.readers(client) {
 						looking.Go(func() { f.progressed(t, reader, o.ID, 40) })
 					}
 					looking.Wait()
+					f.open(t, o.ID)
 				}
 			}
 			for _, c := range rows {

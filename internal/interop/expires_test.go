@@ -73,7 +73,7 @@ func (f *fleet) hold(t *testing.T, runs, id string) (from string, reserved func(
 	dir, from := t.TempDir(), heldPy
 	if runs == golang { // one that has seen no long run yet, after which it claims nothing ahead
 		from = id
-		w := runGo(t, withTasks(newApp(f.urls, io.Discard)), worker.Config{Hostname: id + "@test", Concurrency: 1, Queues: []string{from}})
+		w := runGo(t, withTasks(newApp(f.urls, io.Discard), f.gate), worker.Config{Hostname: id + "@test", Concurrency: 1, Queues: []string{from}})
 		reserved = func() bool { return w.Stats().Reserved == 1 }
 	} else {
 		reserved = func() bool {

@@ -33,6 +33,12 @@ var languages = []string{python, golang}
 // urls are a broker and a result store.
 type urls struct{ Broker, Results string }
 
+// site is what the tasks of a fleet need.
+type site struct {
+	urls
+	Gate string // a directory; a file with the id of a t.progress lets it end
+}
+
 // project is the Celery project of both the Python worker and the Python client.
 //
 //go:embed project.py
@@ -49,6 +55,7 @@ type fleet struct {
 	drops  bool                   // RabbitMQ drops what is sent too late, and nobody is told
 	source string                 // of the Python half
 	rpc    bool                   // a result goes to its caller, and to nobody else
+	gate   string
 }
 
 // readers are the clients that can read the results of a client's calls.
@@ -85,7 +92,7 @@ func newApp(u urls, log io.Writer) *lovage.App {
 }
 
 // withTasks gives an app the tasks of project.py.
-func withTasks(app *lovage.App) *lovage.App {
+func withTasks(app *lovage.App, gate string) *lovage.App {
 	lovage.Func(app, "t.add", func(_ context.Context, in struct {
 		X int `lovage:"x"`
 		Y int `lovage:"y,default=0"`
@@ -119,8 +126,16 @@ func withTasks(app *lovage.App) *lovage.App {
 		if err := lovage.RequestFrom(ctx).UpdateState(ctx, "PROGRESS", map[string]any{"done": n}); err != nil {
 			return "", err
 		}
-		<-time.After(1500 * time.Millisecond)
-		return "ready", nil
+		for {
+			if _, err := os.Stat(filepath.Join(gate, lovage.RequestFrom(ctx).ID)); err == nil {
+				return "ready", nil
+			}
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				return "", context.Cause(ctx)
+			}
+		}
 	})
 	lovage.Func(app, "t.late", func(_ context.Context, eta float64) (bool, error) {
 		return float64(time.Now().UnixMicro())/1e6 >= eta, nil
@@ -148,9 +163,9 @@ func withTasks(app *lovage.App) *lovage.App {
 // the test.
 func start(t *testing.T, u urls, processes bool) *fleet {
 	t.Helper()
-	f := &fleet{urls: u, app: newApp(u, io.Discard), drops: strings.HasPrefix(u.Broker, "amqp:"), rpc: strings.HasPrefix(u.Results, "rpc:")}
+	f := &fleet{urls: u, app: newApp(u, io.Discard), drops: strings.HasPrefix(u.Broker, "amqp:"), rpc: strings.HasPrefix(u.Results, "rpc:"), gate: t.TempDir()}
 	t.Cleanup(func() { f.app.Close(context.Background()) })
-	f.source = fmt.Sprintf("BROKER, RESULTS = %q, %q\n", u.Broker, u.Results) + project
+	f.source = fmt.Sprintf("BROKER, RESULTS, GATE = %q, %q, %q\n", u.Broker, u.Results, f.gate) + project
 	started := make(chan struct{})
 	pool := "threads"
 	if processes {
@@ -159,11 +174,11 @@ func start(t *testing.T, u urls, processes bool) *fleet {
 	go func() { // both take their time
 		defer close(started)
 		if processes {
-			f.golang = testenv.Again(t, roleKey, role{Prefork: &u}.String())
+			f.golang = testenv.Again(t, roleKey, role{Prefork: &site{u, f.gate}}.String())
 		}
 	}()
 	if !processes {
-		runGo(t, withTasks(newApp(u, io.Discard)), goConfig())
+		runGo(t, withTasks(newApp(u, io.Discard), f.gate), goConfig())
 	}
 	f.celery = testenv.CeleryWorker(t, "project", f.source, "-P", pool, "-c", "4", "-n", "py@test",
 		"-Q", shared+","+queue(python)+",py.direct,py.topic,py.fanout", "--prefetch-multiplier=1", "--without-gossip", "--without-mingle")
@@ -175,6 +190,14 @@ func start(t *testing.T, u urls, processes bool) *fleet {
 // goConfig is what the Go worker is given.
 func goConfig() worker.Config {
 	return worker.Config{Hostname: "go@test", Concurrency: slots, Queues: []string{shared, queue(golang), "go.direct", "go.topic", "go.fanout"}}
+}
+
+// open lets a t.progress end.
+func (f *fleet) open(t *testing.T, id string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(f.gate, id), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // send has a client of a language send a call.

@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 // role is what a process of a test is: a worker of one of the two.
 type role struct {
 	Kill    *killPlan `json:",omitempty"`
-	Prefork *urls     `json:",omitempty"`
+	Prefork *site     `json:",omitempty"`
 }
 
 func (r role) String() string {

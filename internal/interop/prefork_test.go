@@ -18,8 +18,8 @@ import (
 )
 
 // runPrefork is a Go worker process with children.
-func runPrefork(u urls) error {
-	app := withTasks(newApp(u, os.Stderr))
+func runPrefork(s site) error {
+	app := withTasks(newApp(s.urls, os.Stderr), s.Gate)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	cfg := goConfig()

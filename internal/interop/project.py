@@ -1,4 +1,4 @@
-"""A Celery project as a user has it. The lines before this one set BROKER and RESULTS."""
+"""A Celery project as a user has it. The lines before this one set BROKER, RESULTS and GATE."""
 import json
 import os
 import sys
@@ -43,19 +43,20 @@ def fail(text):
 @app.task(name='t.again', bind=True, max_retries=3)
 def again(self, until):
     if self.request.retries < until:
-        raise self.retry(countdown=0.5)
+        raise self.retry(countdown=1)
     return until
 
 
 @app.task(name='t.never', bind=True, max_retries=2)
 def never(self, text):
-    raise self.retry(exc=KeyError(text), countdown=0.5)
+    raise self.retry(exc=KeyError(text), countdown=1)
 
 
 @app.task(name='t.progress', bind=True)
 def progress(self, n):
     self.update_state(state='PROGRESS', meta={'done': n})
-    time.sleep(1.5)
+    while not os.path.exists(os.path.join(GATE, self.request.id)):  # noqa: F821
+        time.sleep(0.02)
     return 'ready'
 
 
