@@ -88,7 +88,7 @@ func TestAutoDeleteQueue(t *testing.T) {
 	t.Parallel()
 	c := open(t, testenv.RabbitMQ(t).Vhost(t), nil)
 	defer c.Close()
-	ctx := limit(t, 20*time.Second)
+	ctx := limit(t, patience)
 	q := broker.Named("passing")
 	q.AutoDelete = true
 	cs, err := c.Consume(ctx, broker.ConsumeConfig{Queues: []broker.Queue{q}})

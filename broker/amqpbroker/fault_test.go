@@ -370,6 +370,7 @@ func TestServerFaults(t *testing.T) {
 		if !errors.Is(err, broker.ErrUnavailable) || ctx.Err() == nil {
 			t.Errorf("publish in alarm: %v, want ErrUnavailable at the deadline", err)
 		}
+		s.logs("RabbitMQ takes no messages")
 		err = s.c.Declare(limit(t, time.Second), broker.Named("other"))
 		if !errors.Is(err, broker.ErrUnavailable) || !strings.Contains(err.Error(), "low on memory") {
 			t.Errorf("declare in alarm: %v, want ErrUnavailable with the reason", err)
@@ -380,7 +381,6 @@ func TestServerFaults(t *testing.T) {
 		}
 		server.Control(t, "set_vm_memory_high_watermark", "0.9")
 		s.works()
-		s.logs("RabbitMQ takes no messages")
 		s.logs("RabbitMQ takes messages again")
 	})
 	t.Run("NodeDiesAndComesBack", func(t *testing.T) {
