@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +25,9 @@ const roleKey = "LOVAGE_TEST_ROLE"
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleKey) {
 	case "":
+		if signal.Ignored(syscall.SIGHUP) { // by nohup: the workers started here would leave it alone too
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+		}
 		os.Exit(m.Run())
 	case "child":
 		app := lovage.New("child", lovage.Config{BrokerURL: "memory://child"})
