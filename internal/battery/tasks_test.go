@@ -42,7 +42,7 @@ type flaky struct{ Failures, Millis int }
 const (
 	softLimit = 200 * time.Millisecond
 	hardLimit = 300 * time.Millisecond
-	tooLate   = time.Second
+	tooLate   = 3 * time.Second
 )
 
 type parts struct {
