@@ -67,7 +67,7 @@ func startCluster(t testing.TB, replicas bool) (*RedisCluster, error) {
 	err := func() error {
 		n, nodeTimeout := 3, "15000" // Redis's default: nobody is to be taken for dead
 		if replicas {
-			n, nodeTimeout = 6, "1000"
+			n, nodeTimeout = 6, "2000" // soon, but not for a moment in which a node stands still
 		}
 		for i := range n {
 			bus := FreePort(t)
