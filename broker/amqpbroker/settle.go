@@ -135,6 +135,7 @@ func (cs *Consumer) move(ctx context.Context, cl *claim, s *broker.Settlement) (
 	if err := c.ensureDead(ctx); err != nil {
 		return nil, err
 	}
+	m.losses = max(m.losses, s.Delivery.Losses) // the result store may have counted them
 	return c.deadLetter(cl, queue, s.Reason, m, own), nil
 }
 

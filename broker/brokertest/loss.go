@@ -195,6 +195,22 @@ var lossCases = []testCase{
 		}
 		w.ack(cs, d)
 	}},
+	{"Loss/CountedElsewhereIsInTheDeadLetter", []Ability{Losses, Dead}, func(w *world) {
+		w.send("q", "a")
+		cs := w.consumer(w.conn, "q")
+		d := w.expect(cs, "a")[0]
+		if _, ok := cs.(broker.LossMarker); !ok { // nobody else counts them
+			w.ack(cs, d)
+			return
+		}
+		d.Losses = 3 // as a worker has them from its result store
+		w.settle(cs, broker.DeadLetter, d)
+		list, err := w.conn.(broker.DeadLetterer).DeadLetters(w.ctx, "q", "", 1)
+		w.must(err)
+		if len(list) != 1 || list[0].Losses != 3 {
+			w.Errorf("dead letters: %+v, want one with 3 losses", list)
+		}
+	}},
 	{"Loss/ForgottenByRequeueDead", []Ability{Killable, Losses, Dead}, func(w *world) {
 		w.orphan("a")
 		cs := w.leased(w.conn, w.h.Lease, "q")
