@@ -460,7 +460,7 @@ func (j *job) lost() (*lovage.Outcome, *verdict, bool) {
 			out := lovage.LostWorker("the worker that ran it died")
 			return &out, &verdict{action: broker.Ack}, false
 		}
-		limit = lovage.NoLimit // the next one ends it, whatever the cap
+		limit = 2 // the next one ends it, whatever the cap
 	}
 	if limit < 0 || n < limit {
 		w.log.Warn("Task "+j.r.Task+"["+j.r.ID+"] runs again: its worker died", "task", j.r.Task, "id", j.r.ID, "losses", n, "limit", limit)
