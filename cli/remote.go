@@ -100,6 +100,9 @@ func (s *session) remote(cmd *cobra.Command, f *remoteFlags, inspect bool, args 
 	switch {
 	case err != nil:
 		s.noteRevokes(cmd.Context(), arguments["task_id"])
+		if c.Name == "shutdown" {
+			s.note("no worker answers a shutdown: status shows who is left")
+		}
 		return err
 	case f.json && inspect:
 		err = s.printJSON(byNode(replies))

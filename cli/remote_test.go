@@ -111,8 +111,8 @@ func TestControlShutdown(t *testing.T) {
 		app.Signals.WorkerShuttingDown.Connect(func(context.Context, lovage.WorkerShuttingDown) { close(told) })
 	}
 	stop := s.startWorker("-q", "-n", "w1@example.org")
-	if code, _, stderr := s.run("control", "shutdown", "-t", "0.05"); code != cli.ExitUnavailable {
-		t.Errorf("exit code %d, %s; want 69: the worker does not answer", code, stderr)
+	if code, _, stderr := s.run("control", "shutdown", "-t", "0.05"); code != cli.ExitUnavailable || !strings.Contains(stderr, "no worker answers a shutdown") {
+		t.Errorf("exit code %d, %s; want 69: the worker does not answer, as none does", code, stderr)
 	}
 	select {
 	case <-told:

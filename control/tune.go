@@ -58,6 +58,9 @@ func timeLimit(_ context.Context, n Node, a Args) (any, error) {
 		d := time.Duration(*seconds * float64(time.Second))
 		limits[i] = &d
 	}
+	if soft, hard := limits[0], limits[1]; soft != nil && hard != nil && *hard > 0 && *soft > *hard {
+		return nil, exception("ValueError", "the soft time limit (%s) is above the hard one (%s)", *soft, *hard)
+	}
 	if err := n.SetTimeLimits(task, limits[0], limits[1]); err != nil {
 		return unknownTask(err)
 	}

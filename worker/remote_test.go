@@ -108,6 +108,8 @@ func TestRemoteLimits(t *testing.T) {
 		}
 		pause(200 * time.Millisecond)
 		x.wantState(id, lovage.Failure)
+		replies, err = c.TimeLimit(ctx, "nap", 5*time.Second, time.Second, one)
+		want(x, ask(x, replies, err), "ValueError('the soft time limit (5s) is above the hard one (1s)')")
 		replies, err = c.TimeLimit(ctx, "nope", 1, 1, one)
 		want(x, ask(x, replies, err), "unknown task")
 
