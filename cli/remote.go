@@ -118,17 +118,16 @@ func (s *session) remote(cmd *cobra.Command, f *remoteFlags, inspect bool, args 
 	return errors.Join(err, refused(action, replies))
 }
 
-// refused is the error of a command that nodes have refused; they have said why.
-// Celery's exit code is 0 then, which scripts take for done.
+// refused is the error of a command that all nodes have refused; they have said
+// why. Celery's exit code is 0 then, which scripts take for done. That some do
+// not know a task is the way of a fleet.
 func refused(action string, replies []control.Reply) error {
 	var nodes []string
 	for i := range replies {
-		if replies[i].Err() != nil {
-			nodes = append(nodes, oneLine(replies[i].Node))
+		if replies[i].Err() == nil {
+			return nil
 		}
-	}
-	if len(nodes) == 0 {
-		return nil
+		nodes = append(nodes, oneLine(replies[i].Node))
 	}
 	return exitf(ExitFailure, "%s was refused by %s", action, strings.Join(nodes, ", "))
 }
