@@ -303,9 +303,12 @@ func TestConnection(t *testing.T) {
 			o.off.Store(false)
 			pause(3 * time.Second)
 			x.wantLog(1, "ready.")
+			x.wantLog(0, "connection lost")
 			id := delay(x, h, Order{"work"})
 			pause(time.Second)
 			x.wantState(id, lovage.Success)
+			x.wantLog(1, "consumer: cannot connect; trying again")
+			x.wantLog(1, "consumer: connected")
 		})
 	})
 	t.Run("AtStartItGivesUpAsConfigured", func(t *testing.T) {

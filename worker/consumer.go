@@ -18,15 +18,17 @@ var errStalled = errors.New("the broker does not answer")
 // The error is that of an attempt after which the configuration says to give up.
 func (w *Worker) consume(ctx context.Context) error {
 	var lost time.Time // since when there is no connection
+	had, mended := false, ""
 	tries, wait := 0, firstBackoff
 	for {
 		w.dialing.work()
 		l, err := w.connect(ctx)
 		w.dialing.rest()
+		had = had || err == nil
 		if err == nil && ctx.Err() == nil {
 			err = w.attend(ctx, l, func() {
 				if !lost.IsZero() {
-					w.log.Info("consumer: connection is back", "after", time.Since(lost).Round(time.Millisecond))
+					w.log.Info(mended, "after", time.Since(lost).Round(time.Millisecond))
 				}
 				lost, tries, wait = time.Time{}, 0, firstBackoff
 			})
@@ -45,11 +47,11 @@ func (w *Worker) consume(ctx context.Context) error {
 		w.count.rebuilt.Add(1)
 		if lost.IsZero() {
 			lost = time.Now()
-			text := "consumer: connection lost; trying to connect again: "
-			if !w.ready.Load() {
-				text = "consumer: cannot connect; trying again: "
+			failed := "consumer: connection lost; trying to connect again: "
+			if mended = "consumer: connection is back"; !had {
+				failed, mended = "consumer: cannot connect; trying again: ", "consumer: connected"
 			}
-			w.log.Error(text+err.Error(), "error", err)
+			w.log.Error(failed+err.Error(), "error", err)
 		}
 		select {
 		case <-time.After(wait):
