@@ -33,7 +33,8 @@
 //
 //	0    done; for call --wait and result: the task succeeded
 //	1    it did not work: the message on standard error says what and why; also
-//	     a task that failed, and a worker that was stopped cold
+//	     a task that failed, a worker that was stopped cold, and a command that
+//	     all workers refused
 //	2    wrong usage: unknown command or flag, bad value
 //	69   not available: no worker answered, no result yet, the broker or the
 //	     result store cannot be reached
