@@ -52,6 +52,7 @@ func (f *failover) open(ctx context.Context, try func(ctx context.Context, url s
 			bounded, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(f.urls)-i))
 		}
 		conn, err := try(bounded, f.urls[at])
+		late := bounded.Err() != nil && ctx.Err() == nil
 		cancel()
 		if err == nil {
 			f.mu.Lock()
@@ -62,7 +63,7 @@ func (f *failover) open(ctx context.Context, try func(ctx context.Context, url s
 			}
 			return conn, nil
 		}
-		if ctx.Err() == nil && bounded.Err() != nil {
+		if late {
 			err = fmt.Errorf("no answer in time: %w", broker.ErrUnavailable)
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", broker.Redact(f.urls[at]), err))

@@ -159,6 +159,7 @@ func TestRefusals(t *testing.T) {
 		"VirtualHost": {poor + "-none", "virtual host"},
 		"Scheme":      {"http://x", "scheme"},
 		"Login":       {url + "?login_method=KERBEROS", "login_method"},
+		"External":    {url + "?login_method=EXTERNAL", "rabbitmq_auth_mechanism_ssl"},
 		"NoServer":    {"amqp://127.0.0.1:" + testenv.FreePort(t) + "/", "refused"},
 	} {
 		_, err := amqpbroker.Open(limit(t, patience), broker.Config{URL: c.url})

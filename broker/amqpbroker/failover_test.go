@@ -8,8 +8,39 @@ import (
 
 	"github.com/lovage-go/lovage"
 	_ "github.com/lovage-go/lovage/backend/rpcbackend"
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/testenv"
 )
+
+// TestFailoverListSaysWhy: each broker of a list is told of with its own reason, and
+// what will not mend itself is not tried again.
+func TestFailoverListSaysWhy(t *testing.T) {
+	t.Parallel()
+	vhost := testenv.RabbitMQ(t).Vhost(t)
+	closed := "amqp://127.0.0.1:" + testenv.FreePort(t)
+	for name, c := range map[string]struct {
+		urls  string
+		retry bool
+		says  []string
+	}{
+		"OneIsAway": {closed + ";" + vhost + "-none", true, []string{"connection refused", "virtual host"}},
+		"AllRefuse": {vhost + "-none;" + vhost + "-nil", false, []string{"-none", "-nil", "virtual host"}},
+	} {
+		app := lovage.New("proj", lovage.Config{BrokerURL: c.urls, ResultBackend: "disabled://"}, quiet())
+		_, err := app.Broker(limit(t, patience))
+		if err == nil || broker.Retryable(err) != c.retry {
+			t.Errorf("%s: %v, retryable is %v, want %v", name, err, broker.Retryable(err), c.retry)
+		}
+		for _, text := range c.says {
+			if err != nil && !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %v, want %q in it", name, err, text)
+			}
+		}
+		if err := app.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+}
 
 // TestFailoverList: the node of a worker and its client is killed. Both go to the
 // second of broker_url, rpc:// replies included, without an error of a call.

@@ -48,7 +48,7 @@ func unavailable(ctx context.Context, err error) error {
 // told by silence, see wrongPassword.
 func handshake(ctx context.Context, err error) error {
 	if errors.Is(err, amqp.ErrSASL) {
-		return err
+		return fmt.Errorf("RabbitMQ offers no login by this login_method: EXTERNAL needs TLS and the plugin rabbitmq_auth_mechanism_ssl: %w", err)
 	}
 	if e, ok := errors.AsType[*amqp.Error](err); ok && !e.Server {
 		return unavailable(ctx, fmt.Errorf("the connection ended in its handshake (%s)", e.Reason))
