@@ -279,6 +279,9 @@ killing:
 				break killing // the rest is what was killed: it must come back by itself
 			}
 			language := languages[rnd.IntN(2)]
+			if kills[python] == 0 { // one of each while there is work: Go's first, it starts again sooner
+				language = []string{golang, python}[min(kills[golang], 1)]
+			}
 			i := rnd.IntN(2)
 			fleet[language][i].Kill()
 			kills[language]++
