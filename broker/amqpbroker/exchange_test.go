@@ -139,7 +139,7 @@ func TestInteropExchanges(t *testing.T) {
 	}
 
 	heard := func(key string) []string {
-		text, err := redis.Command(ctx, "LRANGE", list+key, "0", "-1")
+		text, err := redis.Command(t.Context(), "LRANGE", list+key, "0", "-1") // also when ctx has ended
 		if err != nil {
 			t.Fatal(err)
 		}
