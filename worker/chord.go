@@ -89,6 +89,9 @@ func (j *job) first() (bool, error) {
 	if sending, _, ok := strings.Cut(mark, "/"); ok {
 		id += "/" + sending
 	}
+	if j.w.copies(j.d.Queue) { // once for each queue that it comes to
+		id += "@" + j.d.Queue
+	}
 	err := j.w.patiently(j, func(ctx context.Context) (err error) {
 		first, err = claimer.ClaimOnce(ctx, id, mark, onceFor)
 		return err

@@ -3,10 +3,12 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/lovage-go/lovage"
 	"github.com/lovage-go/lovage/backend"
+	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/protocol"
 )
 
@@ -29,10 +31,11 @@ func (w *Worker) deduplicate() {
 // succeeded is the outcome of a task that comes again although a run of it has
 // succeeded: its worker, of whatever language, died between result and
 // acknowledgement, or a follow-up was sent again. What it should have caused is
-// caused then, and the body does not run. It is nil for all others.
+// caused then, and the body does not run. It is nil for all others, as for what
+// comes by a fanout exchange: its copies have one id, and each is to run.
 func (j *job) succeeded() (*lovage.Outcome, error) {
 	w := j.w
-	if !w.dedup || !j.s.set.AcksLate || !j.d.Redelivered && !j.d.Orphaned && !j.again() {
+	if !w.dedup || !j.s.set.AcksLate || !j.d.Redelivered && !j.d.Orphaned && !j.again() || w.copies(j.d.Queue) {
 		return nil, nil
 	}
 	var recs []backend.Record
@@ -57,6 +60,14 @@ func (j *job) succeeded() (*lovage.Outcome, error) {
 		w.log.Warn("a task comes again, and its result cannot be read; the task runs: "+err.Error(), "task", j.r.Task, "id", j.r.ID, "error", err)
 	}
 	return nil, nil
+}
+
+// copies reports whether a queue is on a fanout exchange.
+func (w *Worker) copies(queue string) bool {
+	fanout := func(b broker.Binding) bool { return b.Exchange.Type == "fanout" }
+	return slices.ContainsFunc(w.consumed(), func(q broker.Queue) bool {
+		return q.Name == queue && (q.Exchange.Type == "fanout" || slices.ContainsFunc(q.Bindings, fanout))
+	})
 }
 
 // again reports whether the message is one that was sent a second time for a

@@ -58,6 +58,7 @@ func TestDeduplication(t *testing.T) {
 		embed   string
 		results [][3]string
 		off     bool
+		fanout  bool
 		ran     string            // what t.list was called with
 		want    map[string]string // results
 		twice   int64
@@ -68,6 +69,7 @@ func TestDeduplication(t *testing.T) {
 		"AFailureRunsAgain":  {results: [][3]string{{"id", "FAILURE", `{"exc_type": "E", "exc_message": ["x"], "exc_module": "m"}`}}, ran: "body [1]", twice: 0},
 		"NoResultRunsAgain":  {ran: "body [1]", want: map[string]string{"id": "[1]"}},
 		"ABadResultRunAgain": {results: [][3]string{{"id", "SUCCESS", "}"}}, ran: "body [1]"},
+		"ABroadcastRuns":     {results: [][3]string{{"id", "SUCCESS", "[5]"}}, fanout: true, ran: "body [1]"},
 		"OffRunsAgain":       {results: [][3]string{{"id", "SUCCESS", "[5]"}}, off: true, ran: "body [1]"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -76,6 +78,9 @@ func TestDeduplication(t *testing.T) {
 			s := canvasSetup(log)
 			if c.off {
 				s.conf.WorkerDeduplicateSuccessfulTasks = new(false)
+			}
+			if c.fanout {
+				s.conf.TaskQueues = []broker.Queue{{Name: "celery", Exchange: broker.Exchange{Name: "all", Type: "fanout"}}}
 			}
 			bubble(t, func(t *testing.T) {
 				x := build(t, s)

@@ -54,6 +54,7 @@ for i in range(5):
     t.to('py-f-%d' % i, 'x.fanout', 'any')
     t.to('py-h-%d' % i, 'x.headers', 'any', headers={'format': 'pdf', 'pages': 3}, mandatory=True)
     t.to('py-b-%d' % i, 'bcast', 'celery')
+    t.to('py-lateb-%d' % i, 'bcast', 'celery', countdown=1)
 def nowhere(exchange, *args, **kw):
     try:
         t.to('py-nowhere', exchange, *args, mandatory=True, retry=False, **kw)
@@ -151,7 +152,7 @@ func TestInteropExchanges(t *testing.T) {
 	defer tick.Stop()
 	for _, from := range []string{"py", "go"} {
 		for kind, want := range map[string]int{"d": 1, "t": 1, "h": 1, "f": 2, "b": 4, "late": 1, "latef": 2, "lateb": 4, "bq": 4} {
-			if from == "py" && (strings.HasPrefix(kind, "late") || kind == "bq") { // Python's late ones wait in the worker that gets it, but for those below
+			if from == "py" && (strings.HasPrefix(kind, "late") && kind != "lateb" || kind == "bq") { // Python's late ones wait in the worker that gets it, but for those below
 				continue
 			}
 			for i := range 5 {
