@@ -57,8 +57,8 @@ type Conn struct {
 
 	mu        sync.Mutex // guards what follows
 	queues    map[string]broker.Queue
-	exchanges map[string]bool
-	delays    map[string]int // how many levels of a ladder are there
+	exchanges map[string]bool // those that are there; true: late messages come to a queue of it
+	delays    map[string]int  // how many levels of a ladder are there
 	consumers map[*Consumer]struct{}
 	listeners map[*listener]struct{}
 }

@@ -242,13 +242,22 @@ func (c *Conn) learn(q *broker.Queue) {
 	}
 }
 
+// found remembers that an exchange is there.
+func (c *Conn) found(exchange string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.exchanges[exchange] {
+		c.exchanges[exchange] = false
+	}
+}
+
 // hasExchange reports whether an exchange is there: publishing to one that is not
 // would close the channel under everybody else's messages.
 func (c *Conn) hasExchange(ctx context.Context, name string) error {
 	c.mu.Lock()
-	known := name == "" || c.exchanges[name]
+	_, known := c.exchanges[name]
 	c.mu.Unlock()
-	if known {
+	if known || name == "" {
 		return nil
 	}
 	s, err := c.out.get(ctx)
@@ -261,8 +270,6 @@ func (c *Conn) hasExchange(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("exchange %q: %w", name, fault(ctx, err))
 	}
-	c.mu.Lock()
-	c.exchanges[name] = true
-	c.mu.Unlock()
+	c.found(name)
 	return nil
 }

@@ -42,7 +42,9 @@
 // celery_delayed_0, whatever the type of the target. Ten more, lovage_delayed_9 to
 // 0, do for less than a second; longer delays end on a whole second, up to one
 // late. A message that is parked is marked by [protocol.OnceHeader], in case a crash
-// leaves the original as well. Each queue is bound to celery_delayed_delivery by its name and keys.
+// leaves the original as well. Each queue is bound to celery_delayed_delivery by its name and keys,
+// and so are fanout and headers exchanges. A message for an exchange that no queue
+// was declared for here is sent at once, and waits in the worker that gets it.
 //
 // # Dead letters
 //

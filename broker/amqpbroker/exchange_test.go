@@ -23,9 +23,9 @@ from celery.signals import celeryd_init
 from kombu import Exchange, Queue
 from kombu.common import Broadcast
 app = Celery('proj', broker='%[1]s', backend='%[2]s')
-X = {e.name: e for e in (Exchange('x.direct', 'direct'), Exchange('x.topic', 'topic'), Exchange('x.fanout', 'fanout'), Exchange('x.headers', 'headers'), Exchange('bcast', 'fanout'))}
+X = {e.name: e for e in (Exchange('x.direct', 'direct'), Exchange('x.topic', 'topic'), Exchange('x.fanout', 'fanout'), Exchange('x.headers', 'headers'), Exchange('bcast', 'fanout'), Exchange('x.py', 'topic'))}
 app.conf.update(task_default_queue='plain', broker_connection_retry_on_startup=True, broker_transport_options={'confirm_publish': True},
-    task_queues=[Queue('plain'), Queue('d', X['x.direct'], 'd'), Queue('t', X['x.topic'], 'video.#'), Queue('f', X['x.fanout']), Queue('f2', X['x.fanout']),
+    task_queues=[Queue('plain'), Queue('p', X['x.py'], 'of.#'), Queue('d', X['x.direct'], 'd'), Queue('t', X['x.topic'], 'video.#'), Queue('f', X['x.fanout']), Queue('f2', X['x.fanout']),
         Queue('h', X['x.headers'], '', binding_arguments={'x-match': 'all', 'format': 'pdf', 'pages': 3}), Broadcast('bcast')])
 
 name = 'nobody'
@@ -120,6 +120,7 @@ func TestInteropExchanges(t *testing.T) {
 			send(fmt.Sprint("go-late-", i), "x.headers", "any", pdf(3), lovage.Countdown(time.Duration(i)*300*time.Millisecond)),
 			send(fmt.Sprint("go-latef-", i), "x.fanout", "any", lovage.Countdown(time.Duration(i)*300*time.Millisecond)),
 			send(fmt.Sprint("go-lateb-", i), "bcast", "celery", lovage.Countdown(time.Duration(i)*300*time.Millisecond)),
+			send(fmt.Sprint("go-latep-", i), "x.py", "of.python", lovage.Countdown(time.Duration(i)*300*time.Millisecond)), // Go knows no queue there
 			sendTo(fmt.Sprint("go-bq-", i), "bcast"),
 		); err != nil {
 			t.Fatal(err)
@@ -151,7 +152,7 @@ func TestInteropExchanges(t *testing.T) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for _, from := range []string{"py", "go"} {
-		for kind, want := range map[string]int{"d": 1, "t": 1, "h": 1, "f": 2, "b": 4, "late": 1, "latef": 2, "lateb": 4, "bq": 4} {
+		for kind, want := range map[string]int{"d": 1, "t": 1, "h": 1, "f": 2, "b": 4, "late": 1, "latef": 2, "lateb": 4, "latep": 1, "bq": 4} {
 			if from == "py" && (strings.HasPrefix(kind, "late") && kind != "lateb" || kind == "bq") { // Python's late ones wait in the worker that gets it, but for those below
 				continue
 			}

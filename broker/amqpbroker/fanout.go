@@ -55,7 +55,7 @@ func (c *Conn) Broadcast(ctx context.Context, exchange string, msgs ...*broker.M
 
 func (c *Conn) ensureExchange(ctx context.Context, name string) error {
 	c.mu.Lock()
-	known := c.exchanges[name]
+	_, known := c.exchanges[name]
 	c.mu.Unlock()
 	if known {
 		return nil
@@ -72,9 +72,7 @@ func (c *Conn) ensureExchange(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("declare exchange %q: %w", name, fault(ctx, err))
 	}
-	c.mu.Lock()
-	c.exchanges[name] = true
-	c.mu.Unlock()
+	c.found(name)
 	return nil
 }
 

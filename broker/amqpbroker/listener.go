@@ -97,9 +97,7 @@ func (l *listener) open(ctx context.Context) (<-chan amqp.Delivery, error) {
 		return nil, err
 	}
 	if q.Exchange.Name != "" {
-		l.conn.mu.Lock()
-		l.conn.exchanges[q.Exchange.Name] = true
-		l.conn.mu.Unlock()
+		l.conn.found(q.Exchange.Name)
 	}
 	return messages, nil
 }

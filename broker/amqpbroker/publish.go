@@ -171,7 +171,7 @@ func (c *Conn) prepare(ctx context.Context, m *broker.Message) (*outgoing, error
 		return nil, err
 	}
 	o := &outgoing{exchange: exchange, key: key, mandatory: true, msg: msg}
-	if wait := time.Until(m.NotBefore); wait > 0 && !c.lacks.delays {
+	if wait := time.Until(m.NotBefore); wait > 0 && !c.lacks.delays && c.arrives(exchange) {
 		if m.Queue != "" && m.Exchange == "" {
 			if err := c.ensureQueue(ctx, m.Queue); err != nil {
 				return nil, err
@@ -182,6 +182,16 @@ func (c *Conn) prepare(ctx context.Context, m *broker.Message) (*outgoing, error
 		}
 	}
 	return o, nil
+}
+
+// arrives reports whether what is late comes to an exchange when its time comes. Of
+// one that we have declared no queue for it is not known whether any of its queues
+// is bound to where delays end, and Python's are not: what goes there waits in the
+// worker that gets it, or is parked by it.
+func (c *Conn) arrives(exchange string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return exchange == "" || c.exchanges[exchange]
 }
 
 // ensureQueue makes the queue exist that a delayed message will come to: nobody
