@@ -85,22 +85,7 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 	if err := s.noteExcluded(&cfg); err != nil {
 		return err
 	}
-	removePid, err := holdPidfile(expand(or(f.pidfile, conf.WorkerPidfile), node))
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if !s.process || !errors.Is(err, worker.ErrRestart) { // then the process stays
-			removePid()
-		}
-	}()
-
 	quiet := s.global.quiet || f.json
-	if !quiet {
-		if err := s.banner(node, cfg, &conf); err != nil {
-			return err
-		}
-	}
 	ready := cfg.Ready
 	cfg.Ready = func(i worker.Info) {
 		if !quiet && f.level.Level > slog.LevelInfo { // the log does not say so
@@ -117,7 +102,23 @@ func (s *session) runWorker(cmd *cobra.Command, tail []string) (err error) {
 	defer disconnect()
 	w := worker.New(s.app, cfg)
 	if s.process {
-		defer w.HandleSignals()()
+		defer w.HandleSignals()() // before the pid file tells where to send them
+	}
+	removePid, err := holdPidfile(expand(or(f.pidfile, conf.WorkerPidfile), node))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if !s.process || !errors.Is(err, worker.ErrRestart) { // then the process stays
+			removePid()
+		}
+	}()
+	if !quiet {
+		if err := s.banner(node, cfg, &conf); err != nil {
+			return err
+		}
+	}
+	if s.process {
 		defer w.NotifySystemd()()
 		if ctx.Err() != nil { // a signal that came before
 			return nil
