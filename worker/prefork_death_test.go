@@ -26,7 +26,8 @@ func TestPreforkDeaths(t *testing.T) {
 	off := false
 	y := newYard(t, lovage.Config{TaskRejectOnWorkerLost: &off}, worker.Config{}).start()
 	for do, want := range map[string]string{
-		"goroutine": "exitcode 2", "exit": "exitcode 7", "segv": "exitcode 2", "kill": "signal 9 (SIGKILL)", "overflow": "exitcode 2",
+		"goroutine": "exitcode 2 (panic: alone)", "exit": "exitcode 7", "segv": "exitcode 2 (SIGSEGV: segmentation violation)",
+		"kill": "signal 9 (SIGKILL)", "overflow": "exitcode 2 (fatal error: stack overflow)",
 	} {
 		r := y.send(Errand{Do: do})
 		_, err := y.get(r)

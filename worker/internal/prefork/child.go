@@ -21,7 +21,7 @@ const (
 
 // Death is the error of a run whose child died.
 type Death struct {
-	// Status is how it ended: "signal 9 (SIGKILL)", "exitcode 2".
+	// Status is how it ended: "signal 9 (SIGKILL)", "exitcode 2 (panic: boom)".
 	Status string
 	// Trace is what the Go runtime said when it died.
 	Trace string
@@ -176,7 +176,8 @@ func (c *Child) listen(first chan<- error) {
 	kill := time.AfterFunc(lastRead, func() { c.end() })
 	_ = c.cmd.Wait()
 	kill.Stop()
-	c.status, c.trace = status(c.cmd.ProcessState), c.output.last()
+	c.trace = c.output.last()
+	c.status = status(c.cmd.ProcessState) + cause(c.trace)
 	close(c.exited)
 	c.wire.conn.Close()
 	c.output.file.Close()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -117,6 +118,28 @@ func (o *output) take(b []byte) {
 
 // dying are how the runtime begins its last words.
 var dying = [][]byte{[]byte("panic: "), []byte("fatal error: "), []byte("runtime: "), []byte("SIG"), []byte("unexpected fault address ")}
+
+// maxCause is how much of it is told with the status.
+const maxCause = 200
+
+// cause is what the runtime called the death, in brackets; nothing without a trace.
+func cause(trace string) string {
+	if trace == "" {
+		return ""
+	}
+	first, _, _ := strings.Cut(trace, "\n")
+	for line := range strings.Lines(trace) {
+		// "runtime: goroutine stack exceeds ..." comes before "fatal error: stack overflow".
+		if !strings.HasPrefix(line, "runtime: ") {
+			first = strings.TrimSpace(line)
+			break
+		}
+	}
+	if len(first) > maxCause {
+		first = strings.ToValidUTF8(first[:maxCause], "") + "..."
+	}
+	return " (" + first + ")"
+}
 
 func (o *output) line(b []byte) {
 	begins := len(o.trace) > 0
