@@ -6,6 +6,8 @@ FUZZTIME    ?= 20s
 DURATION    ?= 10m
 STORE       ?= Redis
 BIN         := bin/lovage
+# What runs tasks, apart from the drivers.
+CORE        := . ./backend ./broker ./control ./events ./memory ./lovagetest ./worker/...
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,12 +18,12 @@ demo: build ## see it run: two workers, real input, a kill -9, under a minute
 build: ## build the command into bin/
 	$(GO) build -o $(BIN) ./cmd/lovage
 
-test: deps ## vet and every test, a package at a time: each has servers of its own; needs no C compiler
+test: deps ## vet and every test, a package at a time: each has servers of its own; then the core with -race
 	$(GO) vet ./...
 	$(GO) test -p 1 ./...
+	CGO_ENABLED=1 $(GO) test -race -p 1 $(CORE)
 
-race: deps ## every test under the race detector (installs gcc if it is missing)
-	scripts/deps.sh gcc
+race: deps ## every test under the race detector
 	CGO_ENABLED=1 $(GO) test -race ./...
 
 fuzz: ## run each fuzz target for FUZZTIME (20s)
@@ -53,7 +55,7 @@ soak: deps ## a worker at work for DURATION (10m) on STORE (Redis, RabbitMQ), it
 	scripts/soak.sh $(DURATION) $(STORE)
 
 deps:
-	@scripts/deps.sh celery redis rabbitmq
+	@scripts/deps.sh celery redis rabbitmq gcc
 
 .PHONY: help demo build test race fuzz cover lint fmt interop bench battery soak deps
 .DEFAULT_GOAL := help
