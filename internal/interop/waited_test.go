@@ -50,7 +50,7 @@ func TestKillSparesWhatWaited(t *testing.T) {
 			}
 			p.Queues = nil
 			w := testenv.Again(t, roleKey, role{Kill: &p}.String())
-			if err := p.wait(ctx, client); err != nil {
+			if err := wait(ctx, client, p.Tasks); err != nil {
 				t.Fatalf("%v\n%s", err, tail(w.Log()))
 			}
 			what := ""
