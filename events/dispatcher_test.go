@@ -321,6 +321,34 @@ func TestPublish(t *testing.T) {
 			}
 		})
 	})
+	t.Run("CloseTriesAgain", func(t *testing.T) {
+		t.Parallel()
+		for name, c := range map[string]struct {
+			tries int
+			want  events.Stats
+		}{
+			"ALostConnection": {2, events.Stats{Sent: 2}},
+			"ABrokerAway":     {100, events.Stats{Dropped: 2}},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				h, n := new(hub), 0
+				h.setFail(func(msgs []*broker.Message) error {
+					if n++; n <= c.tries {
+						return away(msgs)
+					}
+					return nil
+				})
+				d, _ := newDispatcher(t, h, nil)
+				d.Publish(events.TaskStarted, "a", nil)
+				d.Publish(events.TaskStarted, "b", nil)
+				begin := time.Now()
+				err := d.Close(t.Context())
+				if took := time.Since(begin); (err == nil) != (c.want.Dropped == 0) || took > time.Second || d.Stats() != c.want {
+					t.Errorf("%s: %v after %v, %+v, want %+v within a second", name, err, took, d.Stats(), c.want)
+				}
+			})
+		}
+	})
 	t.Run("AFieldThatIsNoJSONIsLogged", func(t *testing.T) {
 		t.Parallel()
 		d, log := newDispatcher(t, new(hub), nil)

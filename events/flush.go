@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lovage-go/lovage/broker"
+	"github.com/lovage-go/lovage/internal/backoff"
 )
 
 const (
@@ -14,6 +15,10 @@ const (
 	batchesPerFlush = 64 // messages in one Broadcast
 	closeTimeout    = 5 * time.Second
 )
+
+// closeTries are those of the last flush: the connection may just be lost, and
+// the next one be well.
+var closeTries = backoff.Policy{MaxRetries: 4, IntervalStart: 50 * time.Millisecond, IntervalStep: 100 * time.Millisecond, IntervalMax: 350 * time.Millisecond}
 
 // entry is one encoded event that waits.
 type entry struct {
@@ -265,8 +270,8 @@ func (d *Dispatcher) broadcast(ctx context.Context, list []batch) []error {
 }
 
 // Close ends Run, takes no more events, and flushes what is buffered within
-// five seconds or ctx, whichever ends first. What could not be sent is dropped,
-// counted and returned as an error. The connection stays open: it is not the
+// five seconds or ctx, whichever ends first. A broker that is away is tried again
+// for a second. What could not be sent is dropped, counted and returned as an error. The connection stays open: it is not the
 // dispatcher's.
 func (d *Dispatcher) Close(ctx context.Context) error {
 	d.mu.Lock()
@@ -279,7 +284,7 @@ func (d *Dispatcher) Close(ctx context.Context) error {
 	close(d.done)
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
-	err := d.Flush(ctx)
+	err := closeTries.Do(ctx, broker.Retryable, d.Flush)
 	d.mu.Lock()
 	left := len(d.buf.take(d.buf.len()))
 	d.mu.Unlock()
