@@ -25,20 +25,33 @@ const (
 	revokesState State = "REVOKES"
 )
 
+// revokeStore is the result store that keeps revokes; nil without one, and where
+// results go to their callers.
+func (a *App) revokeStore(ctx context.Context) (backend.Backend, error) {
+	if a.byReply() {
+		return nil, nil
+	}
+	b, err := a.Backend(ctx)
+	switch {
+	case errors.Is(err, ErrNoBackend):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return b, nil
+}
+
 // MarkRevoked stores REVOKED for tasks that have not ended, as each of Celery's
 // workers does at once when it hears of a revoke, and keeps the ids in the
 // result store's list, for workers that start later. Nothing happens without a
 // result store, or where results go to their callers by rpc://. It is for workers.
 func (a *App) MarkRevoked(ctx context.Context, ids ...string) error {
-	if a.byReply() {
-		return nil
-	}
-	b, err := a.Backend(ctx)
-	if errors.Is(err, ErrNoBackend) {
-		return nil
-	}
+	b, err := a.revokeStore(ctx)
 	if err != nil {
 		return fmt.Errorf("store a revoke: %w", err)
+	}
+	if b == nil {
+		return nil
 	}
 	out := RevokedOutcome()
 	form := out.Info.Form()
@@ -69,16 +82,16 @@ func (a *App) MarkRevoked(ctx context.Context, ids ...string) error {
 // keepRevoked puts ids into the list, for a client: the workers store the
 // records. That it cannot is told and no more.
 func (a *App) keepRevoked(ctx context.Context, ids []string) {
-	if !a.stores() || a.byReply() {
+	if !a.stores() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	b, err := a.Backend(ctx)
-	if err == nil {
+	b, err := a.revokeStore(ctx)
+	if err == nil && b != nil {
 		err = a.keepRevokes(ctx, b, ids)
 	}
-	if err != nil && !errors.Is(err, ErrNoBackend) {
+	if err != nil {
 		a.log.Warn("a revoke is not kept in the result store; workers that start later will not heed it: "+err.Error(), "ids", ids, "error", err)
 	}
 }
@@ -123,15 +136,12 @@ func (a *App) keepRevokes(ctx context.Context, b backend.Backend, ids []string) 
 // Revokes are the revokes of the last hours that the result store's list has,
 // with their times. It is for workers that start.
 func (a *App) Revokes(ctx context.Context) (map[string]time.Time, error) {
-	if a.byReply() {
-		return nil, nil
-	}
-	b, err := a.Backend(ctx)
-	if errors.Is(err, ErrNoBackend) {
-		return nil, nil
-	}
+	b, err := a.revokeStore(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the list of revokes: %w", err)
+	}
+	if b == nil {
+		return nil, nil
 	}
 	return a.revokes(ctx, b)
 }

@@ -205,23 +205,32 @@ func (r *router) route(c *call, o *options) error {
 	if or(o.queue, "") != "" || or(o.exchange, "") != "" {
 		return nil
 	}
+	chosen, err := r.choose(c)
+	if err != nil || chosen == nil {
+		return err
+	}
+	given := *o
+	*o = *chosen
+	o.merge(&given)
+	return nil
+}
+
+// choose is what the first function that knows the call says, or else the settings;
+// nil if nobody does.
+func (r *router) choose(c *call) (*options, error) {
 	for _, f := range r.funcs {
 		if route := f(Routed{Task: c.name, Args: RawArgs(c.args), Kwargs: RawKwargs(c.kwargs)}); route != nil {
 			opts, err := route.read()
 			if err != nil {
-				return fmt.Errorf("the route that a router function gave: %w", err)
+				return nil, fmt.Errorf("the route that a router function gave: %w", err)
 			}
-			opts.merge(o)
-			*o = opts
-			return nil
+			return &opts, nil
 		}
 	}
 	if route := r.match(c.name); route != nil {
-		opts := route.opts
-		opts.merge(o)
-		*o = opts
+		return &route.opts, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // checkPriority reports a priority that no message can carry.

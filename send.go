@@ -108,7 +108,7 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 	ctx, cancel := a.publishDeadline(ctx)
 	defer cancel()
 	policy := a.policy(&o)
-	if err := a.expect(ctx, c, m, &policy); err != nil {
+	if err := a.expect(ctx, c, m, policy); err != nil {
 		return "", fmt.Errorf("task %q: %w", c.name, err)
 	}
 	ctx = context.WithValue(ctx, policyKey, policy)
@@ -125,7 +125,7 @@ func (a *App) send(ctx context.Context, c *call, opts []CallOption) (string, err
 
 // expect tells a store whose results come as messages that this call's are
 // wanted, before it is sent, and where they go. It tries again as publishing does.
-func (a *App) expect(ctx context.Context, c *call, m *protocol.Message, policy *backoff.Policy) error {
+func (a *App) expect(ctx context.Context, c *call, m *protocol.Message, policy backoff.Policy) error {
 	if c.ignored || m.Properties.ReplyTo != "" || !a.byReply() {
 		return nil
 	}

@@ -139,8 +139,11 @@ func (s *session) noteRevokes(ctx context.Context, ids any) {
 		return
 	}
 	kept, err := s.app.Revokes(ctx)
+	if err != nil {
+		return
+	}
 	for _, id := range list {
-		if _, ok := kept[id]; err != nil || !ok {
+		if _, ok := kept[id]; !ok {
 			return
 		}
 	}

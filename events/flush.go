@@ -271,8 +271,8 @@ func (d *Dispatcher) broadcast(ctx context.Context, list []batch) []error {
 
 // Close ends Run, takes no more events, and flushes what is buffered within
 // five seconds or ctx, whichever ends first. A broker that is away is tried again
-// for a second. What could not be sent is dropped, counted and returned as an error. The connection stays open: it is not the
-// dispatcher's.
+// for a second. What could not be sent is dropped, counted and returned as an
+// error. The connection stays open: it is not the dispatcher's.
 func (d *Dispatcher) Close(ctx context.Context) error {
 	d.mu.Lock()
 	again := d.closed

@@ -63,14 +63,15 @@ func refuse(q *broker.Queue) error {
 	case len(q.Name) > 255:
 		return fmt.Errorf("the name of queue %.40q... is longer than the 255 bytes that AMQP allows", q.Name)
 	case kind == "stream":
-		return isStream(q.Name)
+		return streamError(q.Name)
 	case kind != "" && kind != "classic" && kind != "quorum":
 		return fmt.Errorf("queue %q has type %q: use classic or quorum: %w", q.Name, kind, broker.ErrUnsupported)
 	}
 	return nil
 }
 
-func isStream(name string) error {
+// streamError refuses a stream.
+func streamError(name string) error {
 	return fmt.Errorf("queue %q is a stream, which hands out a message again to everybody and never forgets one that is done: use classic or quorum: %w", name, broker.ErrUnsupported)
 }
 
@@ -129,6 +130,10 @@ func (c *Conn) declare(ch *amqp.Channel, q *broker.Queue, exchanges bool) error 
 	return nil
 }
 
+// passesOn reports whether an exchange alone can tell which of its queues a delayed
+// message is for; it is bound to where they arrive, and its queues are not.
+func passesOn(e *broker.Exchange) bool { return e.Type == "headers" || e.Type == "fanout" }
+
 // bindArrival makes the exchange where delayed messages arrive, which passes on to
 // others what they alone can tell: by the headers whose a message is, and who has
 // a copy of it.
@@ -137,7 +142,7 @@ func bindArrival(ch *amqp.Channel, bound []broker.Binding) error {
 		return err
 	}
 	for _, b := range bound {
-		if b.Exchange.Type != "headers" && b.Exchange.Type != "fanout" {
+		if !passesOn(&b.Exchange) {
 			continue
 		}
 		for _, before := range []string{afterDelay, afterFine} {

@@ -187,8 +187,8 @@ func delayBindings(q *broker.Queue) (keys []string) {
 	seen := map[string]bool{q.Name: true}
 	for _, b := range bindings(q) {
 		key := b.RoutingKey
-		if b.Exchange.Type == "headers" || b.Exchange.Type == "fanout" {
-			continue // they get what is theirs, see bindArrival
+		if passesOn(&b.Exchange) {
+			continue // its queue gets what is its, see bindArrival
 		}
 		if b.Exchange.Name == q.Name && key == q.Name {
 			continue // its own exchange

@@ -68,7 +68,7 @@ func (cs *Consumer) openLane(ctx context.Context, s *session, q broker.Queue, wi
 	}
 	if err := s.call(ctx, func() error { return l.start(ctx, args) }); err != nil {
 		if unseen && code(err) == amqp.PreconditionFailed {
-			err = fmt.Errorf("%w: %w", isStream(q.Name), err)
+			err = fmt.Errorf("%w: %w", streamError(q.Name), err)
 		}
 		return fmt.Errorf("consume from queue %q: %w", q.Name, fault(ctx, err))
 	}

@@ -102,10 +102,8 @@ func dedupWorker(t *testing.T, app *lovage.App) *worker.Worker {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(90 * time.Second); !ok(); <-time.After(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not after 90 s: %s", what)
-		}
+	if !reached(t.Context(), 90*time.Second, ok) {
+		t.Fatalf("not after 90 s: %s", what)
 	}
 }
 

@@ -298,7 +298,7 @@ func kill(t *testing.T, name string, store killStore, p killPlan) {
 	}
 	tailed := time.Since(last).Round(10 * time.Millisecond)
 	what := ""
-	if !reached(ctx, func() bool { what = left(); return what == "" }) {
+	if !reached(ctx, time.Minute, func() bool { what = left(); return what == "" }) {
 		t.Fatalf("all is done, and messages are left: %s", what)
 	}
 	if n := queue().Dead; n > 0 {
@@ -326,9 +326,9 @@ func kill(t *testing.T, name string, store killStore, p killPlan) {
 		name, p.Seed, sent, kills[golang], kills[python], by[golang], by[python], again, time.Since(began).Seconds(), tailed)
 }
 
-// reached waits for a condition, for a minute at most.
-func reached(ctx context.Context, is func() bool) bool {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+// reached waits for a condition, for so long at most.
+func reached(ctx context.Context, limit time.Duration, is func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

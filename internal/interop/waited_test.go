@@ -54,7 +54,7 @@ func TestKillSparesWhatWaited(t *testing.T) {
 				t.Fatalf("%v\n%s", err, tail(w.Log()))
 			}
 			what := ""
-			if !reached(ctx, func() bool { what = left(); return what == "" }) {
+			if !reached(ctx, time.Minute, func() bool { what = left(); return what == "" }) {
 				t.Errorf("messages are left: %s", what)
 			}
 			runs, _, beyond := readLedger(t, p.Ledger)
