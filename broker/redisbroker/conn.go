@@ -59,7 +59,7 @@ type Conn struct {
 
 // Open connects to the server that cfg.URL names. Of the transport options it
 // heeds kombu's global_keyprefix, sep, priority_steps, fanout_prefix,
-// fanout_patterns, unacked_key, unacked_index_key, unacked_mutex_key, master_name, sentinel_kwargs,
+// fanout_patterns, unacked_key, unacked_index_key, master_name, sentinel_kwargs,
 // socket_timeout, socket_connect_timeout, health_check_interval, client_name, ssl,
 // lease (seconds, 30), and visibility_timeout: if it is given, claims of Python workers that are older are
 // given back, as Python workers do for one another.

@@ -1,6 +1,10 @@
 package redisbroker
 
-import "github.com/lovage-go/lovage/broker"
+import (
+	"context"
+
+	"github.com/lovage-go/lovage/broker"
+)
 
 // Cut cuts the connection off as kill -9 would: nothing is handed back.
 func (c *Conn) Cut() error {
@@ -27,3 +31,6 @@ func Mark(raw string, redelivered, orphaned bool, losses int) string {
 
 // Tail is the end of a claim's record.
 func Tail(list string) string { return tail(list) }
+
+// Sweep gives back what Python workers hold for too long.
+func (c *Conn) Sweep(ctx context.Context) error { return c.sweep(ctx) }

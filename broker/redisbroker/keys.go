@@ -23,7 +23,6 @@ type keys struct {
 
 	unacked, index    string // names in a shard
 	queues, exchanges string
-	mutex             string // of kombu's sweeps
 	whole             *shard // of all queues; nil if spread
 }
 
@@ -36,7 +35,7 @@ func newKeys(o *transport.Options, spread bool) (keys, error) {
 	k := keys{
 		prefix: p, sep: o.Text("sep", "\x06\x16"), steps: steps, patterns: o.Flag("fanout_patterns", true), spread: spread,
 		unacked: o.Text("unacked_key", "unacked"), index: o.Text("unacked_index_key", "unacked_index"),
-		queues: p + "lovage.queues", exchanges: p + "lovage.exchanges", mutex: p + o.Text("unacked_mutex_key", "unacked_mutex"),
+		queues: p + "lovage.queues", exchanges: p + "lovage.exchanges",
 	}
 	if !spread {
 		k.whole = newShard(&k, p)

@@ -25,8 +25,8 @@ var (
 	undeadLua string
 	//go:embed sweep.lua
 	sweepLua string
-	//go:embed release.lua
-	releaseLua string
+	//go:embed restore.lua
+	restoreLua string
 	//go:embed unpark.lua
 	unparkLua string
 )
@@ -41,6 +41,6 @@ var (
 	purgeScript   = rueidis.NewLuaScript(purgeLua)
 	undeadScript  = rueidis.NewLuaScript(undeadLua)
 	sweepScript   = rueidis.NewLuaScript(sweepLua)
-	releaseScript = rueidis.NewLuaScript(releaseLua)
+	restoreScript = rueidis.NewLuaScript(restoreLua)
 	unparkScript  = rueidis.NewLuaScript(unparkLua)
 )

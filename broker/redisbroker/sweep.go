@@ -3,84 +3,84 @@ package redisbroker
 import (
 	"context"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/lovage-go/lovage/internal/jsontext"
 	"github.com/lovage-go/lovage/internal/pyjson"
-	"github.com/lovage-go/lovage/internal/redisconn"
-	"github.com/redis/rueidis"
 )
 
-const (
-	// sweepBatch is how many claims one sweep gives back.
-	sweepBatch = 100
-	// sweepLock is how long a sweep may take that nobody ends.
-	sweepLock = 30 * time.Second
-)
+// sweepBatch is how many claims one sweep gives back.
+const sweepBatch = 100
 
 // sweep gives back what Python workers claimed and showed no sign of life for
-// longer than the option visibility_timeout, as they do for one another, under
-// the lock that they take for it: one sweep at a time. Without the option it is left to them: theirs may be longer than kombu's default.
+// longer than the option visibility_timeout, as they do for one another. Without
+// the option it is left to them: theirs may be longer than kombu's default.
+//
+// kombu sweeps under a lock that outlives a worker which is killed meanwhile by
+// five minutes. Here the script alone decides, claim by claim, who gives it back.
 func (c *Conn) sweep(ctx context.Context) error {
 	sh := c.keys.whole
 	if c.visibility <= 0 || sh == nil { // Python has no clusters
 		return nil
 	}
-	mine := redisconn.Token()
-	err := c.rdb.Do(ctx, c.rdb.B().Set().Key(c.keys.mutex).Value(mine).Nx().PxMilliseconds(sweepLock.Milliseconds()).Build()).Error()
-	if rueidis.IsRedisNil(err) {
-		return nil // somebody sweeps
-	}
-	if err != nil {
-		return fault(ctx, err)
-	}
-	defer releaseScript.Exec(ctx, c.rdb, []string{c.keys.mutex}, []string{mine})
-	fields, err := sweepScript.Exec(ctx, c.rdb, []string{sh.index},
+	stale, err := sweepScript.Exec(ctx, c.rdb, []string{sh.index},
 		[]string{strconv.Itoa(int(c.visibility.Seconds())), itoa(sweepBatch)}).AsStrSlice()
-	if err != nil || len(fields) == 0 {
+	if err != nil || len(stale) == 0 {
 		return fault(ctx, err)
 	}
-	records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(sh.unacked).Field(fields...).Build()).ToArray()
+	var tags []string
+	for i := 0; i < len(stale); i += 2 {
+		tags = append(tags, stale[i])
+	}
+	records, err := c.rdb.Do(ctx, c.rdb.B().Hmget().Key(sh.unacked).Field(tags...).Build()).ToArray()
 	if err != nil {
 		return fault(ctx, err)
 	}
-	var changes []change
+	args := []string{c.keys.prefix}
 	for i, r := range records {
-		if strings.HasPrefix(fields[i], "lv1:") {
-			continue // those of Go consumers end with their leases
+		record, err := r.ToString()
+		if err != nil { // it has just been acknowledged, or its worker died in the middle of that
+			args = append(args, tags[i], stale[2*i+1], "0")
+			continue
 		}
-		ch := change{field: fields[i]}
-		if record, err := r.ToString(); err == nil {
-			raw, exchange, key, ok := parseRecord(record)
-			if !ok {
-				continue
-			}
-			queues := []string{key}
-			if exchange != "" {
-				t, err := c.bound(ctx, exchange, key)
-				if err != nil {
-					return err
-				}
-				queues = t.queues
-			}
-			e, err := parseEnvelope(raw)
-			if err != nil || len(queues) == 0 {
-				continue
-			}
-			e.marks.redelivered = true
-			priority := 0
-			if e.props.Priority != nil {
-				priority = *e.props.Priority
-			}
-			for _, q := range queues {
-				ch.op("R", c.keys.list(c.keys.queueOf(q), priority), mark(raw, e.marks))
-			}
+		back, ok, err := c.restored(ctx, record)
+		if err != nil {
+			return err
 		}
-		changes = append(changes, ch)
+		if ok {
+			args = append(append(args, tags[i], stale[2*i+1], itoa(len(back)/2)), back...)
+		}
 	}
-	_, err = c.apply(ctx, sh, changes)
-	return err
+	return fault(ctx, restoreScript.Exec(ctx, c.rdb, []string{sh.unacked, sh.index}, args).Error())
+}
+
+// restored is what a record of kombu's is given back as: lists and messages in
+// turn. It is not ok if it cannot be read, or leads nowhere.
+func (c *Conn) restored(ctx context.Context, record string) (back []string, ok bool, err error) {
+	raw, exchange, key, ok := parseRecord(record)
+	if !ok {
+		return nil, false, nil
+	}
+	queues := []string{key}
+	if exchange != "" {
+		t, err := c.bound(ctx, exchange, key)
+		if err != nil {
+			return nil, false, err
+		}
+		queues = t.queues
+	}
+	e, err := parseEnvelope(raw)
+	if err != nil {
+		return nil, false, nil
+	}
+	e.marks.redelivered = true
+	priority := 0
+	if e.props.Priority != nil {
+		priority = *e.props.Priority
+	}
+	for _, q := range queues {
+		back = append(back, c.keys.list(c.keys.queueOf(q), priority), mark(raw, e.marks))
+	}
+	return back, len(back) > 0, nil
 }
 
 // parseRecord takes kombu's record apart: [envelope, exchange, routing key].

@@ -150,50 +150,6 @@ func (p *killPlan) run() error {
 	return app.Close(context.Background())
 }
 
-// killStore is where a fleet that is killed at keeps its messages and results.
-type killStore struct {
-	// open gives its URLs, and what it says of messages that nobody has ended: "" if there are none.
-	open    func(t *testing.T) (u urls, left func() string)
-	tasks   int  // of the short form
-	leases  bool // what a dead worker held comes back after a time, and not with the end of its connection
-	forgets bool // who has a message that comes again cannot know that its task has ended
-}
-
-var killStores = map[string]killStore{
-	"Redis": {tasks: 900, leases: true, open: func(t *testing.T) (urls, func() string) {
-		server := testenv.PrivateRedis(t)
-		url := server.URL(0)
-		return urls{url, url}, func() string {
-			unacked, index, waiting := server.Must(t, "HLEN", "unacked"), server.Must(t, "ZCARD", "unacked_index"), server.Must(t, "LLEN", "q")
-			if unacked == "0" && index == "0" && waiting == "0" {
-				return ""
-			}
-			return fmt.Sprintf("unacked %s, in the index %s, waiting %s", unacked, index, waiting)
-		}
-	}},
-	"RabbitMQ": {tasks: 900, open: func(t *testing.T) (urls, func() string) {
-		redis := testenv.Redis(t)
-		return openRabbitMQ(t, redis.URL(redis.DB(t)))
-	}},
-	"RPC": {tasks: 400, forgets: true, open: func(t *testing.T) (urls, func() string) { return openRabbitMQ(t, "rpc://") }},
-}
-
-// openRabbitMQ is a virtual host, none of whose queues may have messages at the end.
-func openRabbitMQ(t *testing.T, results string) (urls, func() string) {
-	server := testenv.RabbitMQ(t)
-	url := server.Vhost(t)
-	return urls{url, results}, func() string {
-		var left []string
-		for line := range strings.Lines(server.Control(t, "list_queues", "--silent", "--no-table-headers",
-			"--vhost", url[strings.LastIndex(url, "/")+1:], "name", "messages_ready", "messages_unacknowledged")) {
-			if f := strings.Fields(line); len(f) != 3 || f[1] != "0" || f[2] != "0" {
-				left = append(left, strings.TrimSpace(line))
-			}
-		}
-		return strings.Join(left, "; ")
-	}
-}
-
 // TestInteropKill kills workers of both languages at random while they work on
 // one queue. No task is lost or stuck, and no more of them run twice than ran in
 // workers that were killed.
@@ -223,8 +179,8 @@ func TestInteropKill(t *testing.T) {
 }
 
 func kill(t *testing.T, name string, store killStore, p killPlan) {
-	var left func() string
-	p.urls, left = store.open(t)
+	at := store.open(t)
+	p.urls = at.urls
 	p.Ledger = filepath.Join(t.TempDir(), "ledger")
 	rnd := rand.New(rand.NewPCG(p.Seed, p.Seed))
 	started := 0
@@ -242,7 +198,11 @@ func kill(t *testing.T, name string, store killStore, p killPlan) {
 	}
 	client := p.app(slog.DiscardHandler)
 	t.Cleanup(func() { client.Close(context.Background()) })
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	limit := 3 * time.Minute
+	if *full {
+		limit = 10 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	conn, err := client.Broker(ctx)
 	if err != nil {
@@ -267,7 +227,7 @@ func kill(t *testing.T, name string, store killStore, p killPlan) {
 	}
 	send(p.Tasks)
 	began := time.Now()
-	kills := map[string]int{}
+	kills, nowhere := map[string]int{}, 0
 	tick := time.NewTicker(p.Every)
 	defer tick.Stop()
 	last := began
@@ -275,7 +235,7 @@ func kill(t *testing.T, name string, store killStore, p killPlan) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("after %v: %s", time.Since(began), left())
+			t.Fatalf("after %v, kills %v: %d tasks in no store; left: %s", time.Since(began), kills, nowhere, at.left())
 		}
 		if queue().Ready == 0 {
 			if kills[golang] > 0 && kills[python] > 0 {
@@ -288,17 +248,23 @@ func kill(t *testing.T, name string, store killStore, p killPlan) {
 			language = []string{golang, python}[min(kills[golang], 1)]
 		}
 		i := rnd.IntN(2)
-		fleet[language][i].Kill()
+		if language == golang {
+			fleet[language][i].Kill()
+		} else if nowhere = at.killPython(t, ctx, fleet[language][i], sent); nowhere != 0 {
+			continue
+		}
 		kills[language]++
 		last = time.Now()
 		fleet[language][i] = begin(language)
 	}
+	ctx, cancel = context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	if err := wait(ctx, client, sent); err != nil {
-		t.Fatalf("after %v: %v; %s\n%s", time.Since(began), err, left(), tail(fleet[golang][0].Log()))
+		t.Fatalf("after %v: %v; %s\n%s", time.Since(began), err, at.left(), tail(fleet[golang][0].Log()))
 	}
 	tailed := time.Since(last).Round(10 * time.Millisecond)
 	what := ""
-	if !reached(ctx, time.Minute, func() bool { what = left(); return what == "" }) {
+	if !reached(ctx, time.Minute, func() bool { what = at.left(); return what == "" }) {
 		t.Fatalf("all is done, and messages are left: %s", what)
 	}
 	if n := queue().Dead; n > 0 {

@@ -22,8 +22,8 @@ func TestKillSparesWhatWaited(t *testing.T) {
 	for name, store := range killStores {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u, left := store.open(t)
-			p := killPlan{urls: u, Ledger: filepath.Join(t.TempDir(), "ledger"), Queues: []string{"held"}, Tasks: 1, Lease: 2 * time.Second}
+			at := store.open(t)
+			p := killPlan{urls: at.urls, Ledger: filepath.Join(t.TempDir(), "ledger"), Queues: []string{"held"}, Tasks: 1, Lease: 2 * time.Second}
 			client := p.app(slog.DiscardHandler)
 			t.Cleanup(func() { client.Close(context.Background()) })
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -54,7 +54,7 @@ func TestKillSparesWhatWaited(t *testing.T) {
 				t.Fatalf("%v\n%s", err, tail(w.Log()))
 			}
 			what := ""
-			if !reached(ctx, time.Minute, func() bool { what = left(); return what == "" }) {
+			if !reached(ctx, time.Minute, func() bool { what = at.left(); return what == "" }) {
 				t.Errorf("messages are left: %s", what)
 			}
 			runs, _, beyond := readLedger(t, p.Ledger)

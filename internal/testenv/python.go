@@ -106,6 +106,9 @@ func (w *CeleryProcess) Log() string {
 // Kill kills the worker at once.
 func (w *CeleryProcess) Kill() { w.proc.kill() }
 
+// Signal sends the worker a signal, if it has not ended.
+func (w *CeleryProcess) Signal(s os.Signal) { _ = w.proc.cmd.Process.Signal(s) }
+
 // Stop lets the worker end what it has, and kills it if it does not stop. Of a
 // worker of ours that is a failure; Celery's may wait on a connection for ever.
 func (w *CeleryProcess) Stop(t testing.TB) {
@@ -114,7 +117,7 @@ func (w *CeleryProcess) Stop(t testing.TB) {
 	if w.ours {
 		limit = patience
 	}
-	_ = w.proc.cmd.Process.Signal(os.Interrupt) // it may have ended
+	w.Signal(os.Interrupt)
 	select {
 	case <-w.proc.done:
 	case <-time.After(limit):

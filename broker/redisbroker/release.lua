@@ -1,3 +1,0 @@
--- Releases a lock. KEYS: lock. ARGV: its holder.
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
