@@ -83,21 +83,8 @@ func dedupApp(u urls) (*lovage.App, func(task string) int) {
 	}
 }
 
-// dedupWorker runs until the test ends.
-func dedupWorker(t *testing.T, app *lovage.App) *worker.Worker {
-	t.Helper()
-	w := worker.New(app, worker.Config{Hostname: "go@test", Concurrency: 2})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, app.Close(context.Background())); err != nil {
-			t.Errorf("worker: %v", err)
-		}
-	})
-	return w
-}
+// dedupConfig is what a worker of the tasks is given.
+var dedupConfig = worker.Config{Hostname: "go@test", Concurrency: 2}
 
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -202,7 +189,7 @@ func goDied(t *testing.T, u urls) {
 		t.Fatal(err)
 	}
 	app, ran := dedupApp(u)
-	w := dedupWorker(t, app)
+	w := runGo(t, app, dedupConfig)
 	if got, err := client.Result("next").Get(ctx); err != nil || fmt.Sprint(got) != "5" {
 		t.Errorf("the callback: got %v, %v, want the stored 5", got, err)
 	}
@@ -229,7 +216,7 @@ func pythonDied(t *testing.T, u urls, when string) {
 		t.Fatalf("Python's result: got %v, %v, want 5", got, err)
 	}
 	app, ran := dedupApp(u)
-	w := dedupWorker(t, app)
+	w := runGo(t, app, dedupConfig)
 	want := map[string]string{"next": "5", "body": "11"}[last]
 	if got, err := client.Result(last).Get(ctx); err != nil || fmt.Sprint(got) != want {
 		t.Errorf("%s: got %v, %v, want %s", last, got, err, want)

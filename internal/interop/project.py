@@ -128,7 +128,7 @@ def progressed(q):
         states = []
         r.get(timeout=60, on_message=states.append)
         return [m['result'] for m in states if m['status'] == 'PROGRESS'][0]
-    end = time.time() + 20
+    end = time.time() + 60
     while time.time() < end:
         if r.state == 'PROGRESS':
             return r.info

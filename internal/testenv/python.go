@@ -189,10 +189,13 @@ func StartPython(t testing.TB, modules map[string]string, script string) *Python
 	return s
 }
 
-// Ask sends a line and returns the one that answers it.
+// Ask sends a line and returns the one that answers it. A process that does not
+// answer within two minutes is killed.
 func (s *PythonSession) Ask(line []byte) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	stop := time.AfterFunc(2*patience, func() { _ = s.cmd.Process.Kill() })
+	defer stop.Stop()
 	if _, err := s.in.Write(append(line, '\n')); err != nil {
 		return nil, fmt.Errorf("python: %w: %s", err, s.stderr.Bytes())
 	}
