@@ -149,16 +149,22 @@ func (w *workerProcess) output() string {
 // sees waits until the worker has printed text.
 func (w *workerProcess) sees(text string) {
 	w.t.Helper()
+	w.seesAgain(text, 1)
+}
+
+// seesAgain waits until the worker has printed text so often.
+func (w *workerProcess) seesAgain(text string, n int) {
+	w.t.Helper()
 	deadline := time.After(patience)
-	for !strings.Contains(w.output(), text) {
+	for strings.Count(w.output(), text) < n {
 		select {
 		case <-w.more:
 		case <-w.ended:
-			if !strings.Contains(w.output(), text) {
-				w.t.Fatalf("the worker ended without %q:\n%s", text, w.output())
+			if strings.Count(w.output(), text) < n {
+				w.t.Fatalf("the worker ended (%v) without %q, %d times:\n%s", w.cmd.ProcessState, text, n, w.output())
 			}
 		case <-deadline:
-			w.t.Fatalf("no %q within %s:\n%s", text, patience, w.output())
+			w.t.Fatalf("no %q within %s, %d times:\n%s", text, patience, n, w.output())
 		}
 	}
 }

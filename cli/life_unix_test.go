@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -61,6 +62,31 @@ func TestSystemd(t *testing.T) {
 	if strings.Count(w.output(), "w1@box ready.") != 2 {
 		t.Errorf("the log is %s", w.output())
 	}
+}
+
+// TestHangupsDuringARestart: one more SIGHUP, at any moment of a restart, ends
+// nothing.
+func TestHangupsDuringARestart(t *testing.T) {
+	t.Parallel()
+	w := newProgram(t).worker("-q", "-l", "info", "-n", "w1@box")
+	w.sees("w1@box ready.")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for tick := time.Tick(200 * time.Microsecond); ; <-tick {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = w.cmd.Process.Signal(syscall.SIGHUP)
+			}
+		}
+	})
+	w.seesAgain("Restarting, told by SIGHUP", 6)
+	close(stop)
+	wg.Wait()
+	before := strings.Count(w.output(), "w1@box ready.")
+	w.seesAgain("w1@box ready.", before+1)
 }
 
 // TestRestartTakesTheNewFile: SIGHUP starts what the program's file is by then,

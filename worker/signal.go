@@ -33,7 +33,7 @@ func (w *Worker) HandleSignals() (stop func()) {
 	ch := make(chan os.Signal, 8)
 	done, gone := make(chan struct{}), make(chan struct{})
 	signals := append([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT}, inquiries...)
-	if !signal.Ignored(syscall.SIGHUP) {
+	if proc.Restarted() || !signal.Ignored(syscall.SIGHUP) {
 		signals = append(signals, syscall.SIGHUP)
 	}
 	signal.Notify(ch, signals...)
@@ -49,6 +49,9 @@ func (w *Worker) HandleSignals() (stop func()) {
 		}
 	}()
 	return sync.OnceFunc(func() {
+		if w.restart.Load() { // another SIGHUP, until the new program listens, would end the process
+			signal.Ignore(syscall.SIGHUP)
+		}
 		signal.Stop(ch)
 		close(done)
 		<-gone

@@ -174,10 +174,9 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	defer func() {
 		quit(nil)
 		w.group.Wait()
-		if steps == nil {
-			return
+		if steps != nil {
+			w.app.Signals.WorkerShutdown.Send(w.base, lovage.WorkerShutdown{Hostname: w.cfg.Hostname})
 		}
-		w.app.Signals.WorkerShutdown.Send(w.base, lovage.WorkerShutdown{Hostname: w.cfg.Hostname})
 		if err == nil && w.restart.Load() {
 			err = ErrRestart
 		}
