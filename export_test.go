@@ -4,6 +4,6 @@ package lovage
 func Resolve(c Config) (*resolved, error) { return c.resolve() }
 
 // The tables of transport options.
-var BrokerOptions, ResultOptions = brokerOptions, resultOptions
+var BrokerOptions, ResultOptions, URLParameters = brokerOptions, resultOptions, urlParameters
 
 type TransportOption = transportOption

@@ -7,6 +7,7 @@ import (
 
 	"github.com/lovage-go/lovage/broker"
 	"github.com/lovage-go/lovage/internal/settings"
+	"github.com/lovage-go/lovage/internal/transport"
 )
 
 // transportOption is a row of the tables of transport options: one that drivers
@@ -108,19 +109,53 @@ var storeOptions = []transportOption{
 	{Name: "username", Of: "redis", Doc: "if the URL has none"},
 }
 
-// warnOfOptions tells of transport options that have no effect. A child's parent
-// has told.
+// urlParameters are what the query of a URL may have beside the options.
+var urlParameters = []transportOption{
+	{Name: "password", Refused: "write it before the @ of the URL, where logs mask it"},
+	{Name: "server_hostname", Of: "redis amqp", Doc: "name in the server's certificate, if it is not the host"},
+	{Name: "ssl_ca_certs", Of: "redis amqp", Doc: "file of the authorities; the system's"},
+	{Name: "ssl_cert_reqs", Of: "redis amqp", Doc: "required, or none: the certificate is not checked; required"},
+	{Name: "ssl_certfile", Of: "redis amqp", Doc: "file of the client's certificate"},
+	{Name: "ssl_keyfile", Of: "redis amqp", Doc: "file of its key, if it is elsewhere"},
+	{Name: "username", Refused: "write it before the @ of the URL"},
+	{Name: "virtual_host", Of: "redis", Doc: "number of the database, for URLs whose path is a socket"},
+}
+
+// warnOfOptions tells of transport options that have no effect, in the URLs and in
+// the settings for them. A child's parent has told.
 func (a *App) warnOfOptions() {
 	if IsChild() {
 		return
 	}
-	if a.openBroker == nil && len(a.cfg.BrokerTransportOptions) > 0 {
+	if a.openBroker == nil {
 		url, err := a.brokerURL()
 		a.warnOf("broker_transport_options", brokerOptions, a.cfg.BrokerTransportOptions, err, url, a.conf.BrokerReadURL)
+		a.warnOfQuery("broker_url", brokerOptions, err, url)
+		if a.conf.BrokerReadURL != url {
+			a.warnOfQuery("broker_read_url", brokerOptions, nil, a.conf.BrokerReadURL)
+		}
 	}
-	if a.openBackend == nil && len(a.cfg.ResultBackendTransportOptions) > 0 {
+	if a.openBackend == nil {
 		url, err := a.backendURL()
 		a.warnOf("result_backend_transport_options", resultOptions, a.cfg.ResultBackendTransportOptions, err, url)
+		a.warnOfQuery("result_backend", resultOptions, err, url)
+	}
+}
+
+// warnOfQuery is warnOf for the queries of URLs.
+func (a *App) warnOfQuery(setting string, rows []transportOption, err error, list string) {
+	rows = slices.DeleteFunc(slices.Concat(urlParameters, rows), func(r transportOption) bool {
+		return r.Of != "" && slices.Contains([]string{"username", "password", "queue_order_strategy"}, r.Name)
+	})
+	for _, url := range broker.URLs(list) {
+		if driverOf(url) == "sqlite" {
+			continue // it refuses what it does not know
+		}
+		given := map[string]any{}
+		for name, values := range transport.Query(url) {
+			given[name] = values[0]
+		}
+		a.warnOf(setting, rows, given, err, url)
 	}
 }
 

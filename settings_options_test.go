@@ -43,17 +43,19 @@ func TestOptionsWithoutEffectAreTold(t *testing.T) {
 	}{
 		"Misspelt": {url: "redis://h", options: options{"visibilty_timeout": 5}, says: []string{
 			`code: setting broker_transport_options: there is no option \"visibilty_timeout\"; did you mean visibility_timeout? Those of redis: client_name, db, `}},
-		"NothingLikeIt":   {url: "sqlite:x.db", options: options{"zz": 1}, says: []string{`there is no option \"zz\". Those of sqlite: lease, lock_timeout, max_pages, queue_order_strategy, synchronous`}},
-		"Kombus":          {url: "amqp://h", options: options{"confirm_publish": false, "max_retries": 3}, says: []string{"confirm_publish has no effect here: every publish is confirmed", "max_retries has no effect here: use broker_connection_max_retries"}},
-		"AskingNothing":   {url: "redis://h", options: options{"confirm_publish": "True", "polling_interval": nil, "socket_keepalive": true}},
-		"AnotherDrivers":  {url: "amqp://h", options: options{"visibility_timeout": 3600}, says: []string{"visibility_timeout has no effect with amqp: it is an option of redis"}},
-		"OneOfSeveral":    {url: "amqp://h;redis://h", options: options{"visibility_timeout": 3600, "heartbeat": 3}},
-		"Memory":          {url: "memory://", options: options{"visibility_timeout": 3600, "confirm_publish": false, "passiv": 1}, says: []string{`there is no option \"passiv\"; did you mean passive?`}},
-		"OwnDriver":       {url: "acme://h", options: options{"anything": 1}},
-		"OwnAmongOthers":  {url: "redis://h;acme://h", options: options{"anything": 1}},
-		"Results":         {url: "redis://h", results: "redis://h", ofResults: options{"visibility_timeout": 3600, "retry_polcy": options{}}, says: []string{"result_backend_transport_options: there is no option", "visibility_timeout has no effect here: it is for messages: set it in broker_transport_options"}},
-		"ResultsByReply":  {url: "amqp://h", results: "rpc://", ofResults: options{"global_keyprefix": "x"}, says: []string{"global_keyprefix has no effect with rpc: it is an option of redis"}},
-		"NoResults":       {url: "amqp://h", ofResults: options{"global_keyprefx": "x"}},
+		"NothingLikeIt":  {url: "sqlite:x.db", options: options{"zz": 1}, says: []string{`there is no option \"zz\". Those of sqlite: lease, lock_timeout, max_pages, queue_order_strategy, synchronous`}},
+		"Kombus":         {url: "amqp://h", options: options{"confirm_publish": false, "max_retries": 3}, says: []string{"confirm_publish has no effect here: every publish is confirmed", "max_retries has no effect here: use broker_connection_max_retries"}},
+		"AskingNothing":  {url: "redis://h", options: options{"confirm_publish": "True", "polling_interval": nil, "socket_keepalive": true}},
+		"AnotherDrivers": {url: "amqp://h", options: options{"visibility_timeout": 3600}, says: []string{"visibility_timeout has no effect with amqp: it is an option of redis"}},
+		"OneOfSeveral":   {url: "amqp://h;redis://h", options: options{"visibility_timeout": 3600, "heartbeat": 3}},
+		"Memory":         {url: "memory://", options: options{"visibility_timeout": 3600, "confirm_publish": false, "passiv": 1}, says: []string{`there is no option \"passiv\"; did you mean passive?`}},
+		"OwnDriver":      {url: "acme://h", options: options{"anything": 1}},
+		"OwnAmongOthers": {url: "redis://h;acme://h", options: options{"anything": 1}},
+		"Results":        {url: "redis://h", results: "redis://h", ofResults: options{"visibility_timeout": 3600, "retry_polcy": options{}}, says: []string{"result_backend_transport_options: there is no option", "visibility_timeout has no effect here: it is for messages: set it in broker_transport_options"}},
+		"ResultsByReply": {url: "amqp://h", results: "rpc://", ofResults: options{"global_keyprefix": "x"}, says: []string{"global_keyprefix has no effect with rpc: it is an option of redis"}},
+		"NoResults":      {url: "amqp://h", ofResults: options{"global_keyprefx": "x"}},
+		"InTheURL": {url: "redis://h?visibility_timeout=60&ssl_ca_cert=/x&password=hunter2;amqp://h?heartbeat=3&visibility_timeout=60", results: "redis://h?socket_timeout=3&lease=5", says: []string{
+			`broker_url: there is no option \"ssl_ca_cert\"; did you mean ssl_ca_certs?`, "broker_url: password has no effect here: write it before the @", "broker_url: visibility_timeout has no effect with amqp", "result_backend: lease has no effect with redis"}},
 		"ValuesAreSecret": {url: "amqp://h", options: options{"passwort": "hunter2"}, says: []string{`\"passwort\"; did you mean password?`}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -78,15 +78,21 @@ is known: a configuration file of Celery's is read as it is. ` + "`report`" + ` 
 		row(code(s.Name), code(s.Field), code(s.Default), cmp.Or(s.Unit, typeWord(s.Type)), doc, s.Since, code(s.Old))
 	}
 	b.WriteByte('\n')
-	rows := slices.Clone(lovage.BrokerOptions)
-	for _, name := range []string{"broker_transport_options", "result_backend_transport_options"} {
-		head("In `"+name+"`", "Names are kombu's where the thing is. An option that the driver does not heed is a warning.", "option", "drivers", "meaning, and default")
+	for _, part := range []struct {
+		name, intro string
+		rows        []lovage.TransportOption
+	}{
+		{"In `broker_transport_options`", "Names are kombu's where the thing is. An option that the driver does not heed is a warning.", lovage.BrokerOptions},
+		{"In `result_backend_transport_options`", "Names are kombu's where the thing is. An option that the driver does not heed is a warning.", lovage.ResultOptions},
+		{"In the query of a URL", "`redis://host/0?socket_timeout=3`: the options above, which come first here, and these. What the driver does not heed is a warning.", lovage.URLParameters},
+	} {
+		head(part.name, part.intro, "option", "drivers", "meaning, and default")
+		rows := slices.Clone(part.rows)
 		slices.SortFunc(rows, func(a, b lovage.TransportOption) int { return cmp.Compare(a.Name, b.Name) })
 		for _, r := range rows {
 			row(code(r.Name), cmp.Or(strings.ReplaceAll(r.Of, " ", ", "), "none"), cmp.Or(r.Doc, r.Refused))
 		}
 		b.WriteByte('\n')
-		rows = slices.Clone(lovage.ResultOptions)
 	}
 	head("Of features to come", "Setting one of these is a warning.", "setting", "needs", "default", "unit", "meaning", "old name")
 	for _, s := range known {

@@ -49,7 +49,7 @@ type Backend struct {
 
 // Open connects to the server that cfg.URL names.
 func Open(ctx context.Context, cfg backend.Config) (*Backend, error) {
-	o := transport.Read(cfg.Options)
+	o := transport.ReadURL(cfg.Options, cfg.URL)
 	prefix, ordered := o.Text("global_keyprefix", ""), o.Flag("result_chord_ordered", true)
 	rdb, err := redisconn.Dial(ctx, cfg.URL, o)
 	if err != nil {

@@ -78,7 +78,7 @@ type Conn struct {
 // false declares as Celery before 5.6 did), _durable, _expires and _ttl of both,
 // and event_queue_prefix. The App fills in the options that have a setting.
 func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
-	o, err := readOptions(cfg.Options)
+	o, err := readOptions(cfg.Options, cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("open broker %s: %w", broker.Redact(cfg.URL), err)
 	}

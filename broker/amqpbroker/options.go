@@ -58,8 +58,8 @@ func (o *own) queue(q broker.Queue) broker.Queue {
 	return q
 }
 
-func readOptions(raw map[string]any) (o options, err error) {
-	r := transport.Read(raw)
+func readOptions(raw map[string]any, address string) (o options, err error) {
+	r := transport.ReadURL(raw, address)
 	o = options{
 		heartbeat: r.Seconds("heartbeat", 10*time.Second),
 		timeout:   r.Seconds("connect_timeout", 10*time.Second),

@@ -59,7 +59,6 @@ func parseURL(raw string, o *options) (*address, error) {
 		return nil, fmt.Errorf("scheme %q is none of RabbitMQ: use amqp or amqps", u.Scheme)
 	}
 	q, host := u.Query(), cmp.Or(u.Hostname(), "localhost")
-	secure = secure || q.Get("ssl") == "true" || q.Get("ssl") == "True"
 	conf, err := tlsurl.Wanted(secure, o.ssl, q, host)
 	if err != nil {
 		return nil, err
@@ -79,7 +78,7 @@ func parseURL(raw string, o *options) (*address, error) {
 		a.user = u.User.Username()
 		password, _ = u.User.Password()
 	}
-	switch login := strings.ToUpper(cmp.Or(q.Get("login_method"), o.login)); login {
+	switch login := strings.ToUpper(o.login); login {
 	case "", "PLAIN":
 		a.sasl = []amqp.Authentication{&amqp.PlainAuth{Username: a.user, Password: password}}
 	case "AMQPLAIN":

@@ -43,6 +43,28 @@ func TestURLs(t *testing.T) {
 	}
 }
 
+// TestOptionsInTheURL: those of the query come before the settings.
+func TestOptionsInTheURL(t *testing.T) {
+	t.Parallel()
+	addr := testenv.RabbitMQ(t).Addr
+	cfg := broker.Config{URL: "amqp://" + addr + "?heartbeat=3&connect_timeout=20&login_method=amqplain", Options: map[string]any{"login_method": "EXTERNAL"}}
+	b, err := broker.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	cfg.URL = "amqp://" + addr + "?heartbeat=soon"
+	if _, err := broker.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "heartbeat: want a number of seconds") {
+		t.Errorf("heartbeat=soon: %v", err)
+	}
+	cfg.URL = "amqp://" + addr + "?ssl=maybe"
+	if _, err := broker.Open(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "true and false") {
+		t.Errorf("ssl=maybe: %v", err)
+	}
+}
+
 // certificates writes those of an authority and, signed by it, of one who is both
 // the server on loopback and the client guest, with its key.
 func certificates(t *testing.T) (ca, cert, key string) {

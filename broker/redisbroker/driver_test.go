@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -332,5 +333,20 @@ func TestServerRestart(t *testing.T) {
 			}
 		}
 		tick.Stop()
+	}
+}
+
+// TestOptionsInTheURL: those of the query come before the settings.
+func TestOptionsInTheURL(t *testing.T) {
+	t.Parallel()
+	server := testenv.Redis(t)
+	url := server.URL(server.DB(t))
+	c := open(t, url+"?global_keyprefix=mine.&socket_timeout=60", map[string]any{"global_keyprefix": "theirs."})
+	defer c.Close()
+	if err := c.Publish(t.Context(), task("q", "1")); err != nil {
+		t.Fatal(err)
+	}
+	if keys := keysOf(t, client(t, url)); !slices.Contains(keys, "mine.q") {
+		t.Errorf("the keys are %q", keys)
 	}
 }

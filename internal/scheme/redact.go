@@ -14,6 +14,9 @@ var next = regexp.MustCompile(`;\s*[A-Za-z][A-Za-z0-9+.-]*://`)
 // together are the schemes whose URLs, next to each other, name one thing.
 var together = []string{"sentinel", "rediscluster", "redis+cluster", "rediss+cluster"}
 
+// asked is a password in a query, where none belongs.
+var asked = regexp.MustCompile(`\bpassword=[^&;#]*`)
+
 // Split takes a list of URLs with ; between them apart, into those that can be
 // used instead of one another. Several sentinels, or nodes of one cluster, stay
 // together.
@@ -50,7 +53,7 @@ func Mask(raw, stars string) string {
 	}
 	urls := each(raw)
 	for i, u := range urls {
-		urls[i] = mask(u, stars)
+		urls[i] = asked.ReplaceAllLiteralString(mask(u, stars), "password="+stars)
 	}
 	return strings.Join(urls, ";")
 }

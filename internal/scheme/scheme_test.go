@@ -58,6 +58,7 @@ func TestRedact(t *testing.T) {
 		"redis://h/1":                             "redis://h/1",
 		"/tmp/x@y":                                "/tmp/x@y",
 		"redis://u:hush@h/1":                      "redis://u:**@h/1",
+		"redis://u:hush@h?password=hu&x=1":        "redis://u:**@h?password=**&x=1",
 		"redis://u:hush@h;amqp://:hush@g":         "redis://u:**@h;amqp://:**@g",
 		"redis://u:hu;sh@h:x;redis://v:hush@g":    "redis://**@h:x;redis://v:**@g",
 		"rediscluster://u:hush@h:1;g:2":           "rediscluster://u:**@h:1;g:2",

@@ -6,11 +6,13 @@ import (
 	"cmp"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -42,6 +44,12 @@ func parameters(option any) (q url.Values, on bool, err error) {
 		return q, false, nil
 	case bool:
 		return q, o, nil
+	case string: // of a URL or the environment
+		on, err := strconv.ParseBool(o)
+		if err != nil {
+			return nil, false, errors.New("the TLS option is a text other than true and false")
+		}
+		return q, on, nil
 	case map[string]any:
 		for name, v := range o {
 			if !slices.Contains(names, name) {

@@ -5,6 +5,9 @@ package transport
 
 import (
 	"fmt"
+	"maps"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +24,41 @@ type Options struct {
 
 // Read begins to read options, from code, from a file or from the environment.
 func Read(raw map[string]any) *Options { return &Options{raw: raw} }
+
+// ReadURL is Read with what the query of a URL says: it comes first, as kombu has
+// it. The parameters of TLS are read by tlsurl.
+func ReadURL(raw map[string]any, address string) *Options {
+	q := Query(address)
+	if len(q) == 0 {
+		return Read(raw)
+	}
+	all := maps.Clone(raw)
+	if all == nil {
+		all = map[string]any{}
+	}
+	for name := range q {
+		if !slices.Contains(accounts, name) {
+			all[name] = q.Get(name)
+		}
+	}
+	return Read(all)
+}
+
+// accounts are what a query is not to have: it stands in logs.
+var accounts = []string{"username", "password"}
+
+// Query takes the query of a URL, or of the first that has one in a list of
+// sentinels or nodes.
+func Query(address string) url.Values {
+	_, query, _ := strings.Cut(address, "?")
+	query, _, _ = strings.Cut(query, ";")
+	query, _, _ = strings.Cut(query, "#")
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return nil // the driver's parser says so
+	}
+	return q
+}
 
 // Err is the first mistake, nil if there was none.
 func (o *Options) Err() error { return o.err }

@@ -26,6 +26,24 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+func TestTheQueryComesFirst(t *testing.T) {
+	t.Parallel()
+	given := map[string]any{"lease": 30, "host": "h"}
+	for _, url := range []string{"redis://h/0?lease=4&flag=true&password=hunter2&wholes=3", "sentinel://a?lease=4&flag=true;sentinel://b", "redis://h?lease=4&flag=True#x"} {
+		o := transport.ReadURL(given, url)
+		if lease := o.Seconds("lease", 0); lease != 4*time.Second || !o.Flag("flag", false) || o.Text("host", "") != "h" || o.Text("password", "none") != "none" || o.Err() != nil {
+			t.Errorf("%s: lease %v, %v", url, lease, o.Err())
+		}
+	}
+	o := transport.ReadURL(nil, "redis://h?wholes=3")
+	if o.Wholes("wholes", nil); o.Err() == nil {
+		t.Error("a text is taken for a list")
+	}
+	if given["lease"] != 30 {
+		t.Errorf("the settings are changed: %v", given)
+	}
+}
+
 func TestTheFirstMistakeIsKept(t *testing.T) {
 	t.Parallel()
 	for says, read := range map[string]func(o *transport.Options){
