@@ -26,7 +26,7 @@ func TestKillSparesWhatWaited(t *testing.T) {
 			p := killPlan{urls: at.urls, Ledger: filepath.Join(t.TempDir(), "ledger"), Queues: []string{"held"}, Tasks: 1, Lease: 2 * time.Second}
 			client := p.app(slog.DiscardHandler)
 			t.Cleanup(func() { client.Close(context.Background()) })
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			send := func(task, id string, d time.Duration, opts ...lovage.CallOption) {
 				t.Helper()

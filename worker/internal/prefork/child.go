@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	dieTimeout = 500 * time.Millisecond // for the signal that was asked for; SIGKILL follows
-	lastRead   = 5 * time.Second        // from the end of the wire to that of the process
+	dieTimeout = 5 * time.Second // for the signal that was asked for; SIGKILL follows
+	lastRead   = 5 * time.Second // from the end of the wire to that of the process
 )
 
 // Death is the error of a run whose child died.
@@ -423,7 +423,7 @@ func or(text, def string) string {
 }
 
 // Kill ends the process if it still runs the job: with a signal, and with
-// SIGKILL if it does not die of that at once. It does not wait, and reports
+// SIGKILL if it does not die of that in time. It does not wait, and reports
 // whether the job was running. The child runs nothing more, though the run may
 // come to its own end before the signal arrives.
 func (c *Child) Kill(j *Job, sig syscall.Signal) bool {
