@@ -58,11 +58,11 @@ type Conn struct {
 }
 
 // Open connects to the server that cfg.URL names. Of the transport options, and of
-// the query of the URL, which comes first, it
-// heeds kombu's global_keyprefix, sep, priority_steps, fanout_prefix,
-// fanout_patterns, unacked_key, unacked_index_key, master_name, sentinel_kwargs,
-// socket_timeout, socket_connect_timeout, health_check_interval, client_name, ssl,
-// lease (seconds, 30), and visibility_timeout: if it is given, claims of Python workers that are older are
+// the query of the URL, which comes first, it heeds kombu's global_keyprefix, sep,
+// priority_steps, fanout_prefix, fanout_patterns, unacked_key, unacked_index_key,
+// master_name, sentinel_kwargs, socket_timeout, socket_connect_timeout,
+// health_check_interval, client_name, ssl, lease (seconds, 30), and
+// visibility_timeout: if it is given, claims of Python workers that are older are
 // given back, as Python workers do for one another.
 func Open(ctx context.Context, cfg broker.Config) (*Conn, error) {
 	o := transport.ReadURL(cfg.Options, cfg.URL)
