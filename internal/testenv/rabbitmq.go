@@ -215,7 +215,7 @@ func (s *RabbitServer) start() error {
 	if s.proc, err = startProcess(cmd); err != nil {
 		return fmt.Errorf("this test needs rabbitmq-server, which `make test` installs (scripts/deps.sh rabbitmq): %w", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	if err := s.answers(ctx); err != nil {
 		s.proc.kill()
