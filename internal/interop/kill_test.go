@@ -264,7 +264,7 @@ func kill(t *testing.T, name string, store killStore, p killPlan) {
 	}
 	tailed := time.Since(last).Round(10 * time.Millisecond)
 	what := ""
-	if !reached(ctx, time.Minute, func() bool { what = at.left(); return what == "" }) {
+	if !reached(t.Context(), 2*time.Minute, func() bool { what = at.left(); return what == "" }) {
 		t.Fatalf("all is done, and messages are left: %s", what)
 	}
 	if n := queue().Dead; n > 0 {
