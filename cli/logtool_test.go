@@ -43,6 +43,9 @@ def fail(why): raise ValueError(why)
 		_, _ = lovage.ResultOf[any](client, res.ID()).Get(ctx)
 		cancel()
 	}
+	for _, text := range []string{"[good] succeeded", "ValueError: boom"} { // the log comes after the results
+		celery.Logs(t, text)
+	}
 	celery.Stop(t)
 	python := celery.Log()
 

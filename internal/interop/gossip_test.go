@@ -99,7 +99,7 @@ func TestInteropGossip(t *testing.T) {
 		p.hears(t, "go1@host: joined py@host")
 		p.hears(t, "go2@host: joined py@host")
 		for _, name := range []string{"go1", "go2"} {
-			waitLog(t, py, name+"@host joined the party")
+			py.Logs(t, name+"@host joined the party")
 		}
 
 		client := lovage.New("client", lovage.Config{BrokerURL: u.Broker, ResultBackend: u.Results})
@@ -119,7 +119,7 @@ func TestInteropGossip(t *testing.T) {
 			if err != nil || !strings.HasSuffix(got, " ran "+id) {
 				t.Fatalf("election %d: got %q, %v\n%s", i, got, err, py.Log())
 			}
-			waitLog(t, py, "elected for '"+id+"'", "I won the election '"+id+"'")
+			py.Logs(t, "elected for '"+id+"'", "I won the election '"+id+"'")
 		}
 		if log := py.Log(); strings.Contains(log, "Traceback") {
 			t.Errorf("Python's worker stumbles:\n%s", log)
@@ -127,22 +127,4 @@ func TestInteropGossip(t *testing.T) {
 		ask(t, python, "shutdown py@host") // a signal may be lost, see CeleryProcess.Stop
 		p.hears(t, "go1@host: left py@host")
 	})
-}
-
-// waitLog waits until a worker has logged one of the texts.
-func waitLog(t *testing.T, w *testenv.CeleryProcess, texts ...string) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for late := time.Now().Add(time.Minute); ; <-tick.C {
-		log := w.Log()
-		for _, text := range texts {
-			if strings.Contains(log, text) {
-				return
-			}
-		}
-		if time.Now().After(late) {
-			t.Fatalf("the worker does not log any of %q:\n%s", texts, log)
-		}
-	}
 }

@@ -156,7 +156,7 @@ func (f *fleet) terminates(t *testing.T) {
 			break
 		}
 	}
-	waitLog(t, f.golang, "Task t.nap[nap-go] was terminated: signal 15 (SIGTERM)") // the signal that Python named
+	f.golang.Logs(t, "Task t.nap[nap-go] was terminated: signal 15 (SIGTERM)") // the signal that Python named
 }
 
 // resizes has Python make both pools larger and smaller.

@@ -40,12 +40,12 @@ func TestKillSparesWhatWaited(t *testing.T) {
 				for i := range slots { // lost with the worker
 					id := fmt.Sprintf("held%d.%d", round, i)
 					send("k.early", id, time.Hour, lovage.Queue("held"))
-					waitLog(t, w, "k.early["+id+"] received")
+					w.Logs(t, "k.early["+id+"] received")
 				}
 				if _, err := client.Control().AddConsumer(ctx, broker.Named("q"), control.Options{Timeout: time.Minute, Limit: 1}); err != nil {
 					t.Fatal(err)
 				}
-				waitLog(t, w, "k.nap[k0] received")
+				w.Logs(t, "k.nap[k0] received")
 				w.Kill()
 			}
 			p.Queues = nil

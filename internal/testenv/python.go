@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -101,6 +102,22 @@ func (w *CeleryProcess) Log() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.log.String()
+}
+
+// Logs waits until the worker has printed one of the texts.
+func (w *CeleryProcess) Logs(t testing.TB, texts ...string) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.Now().Add(patience); ; <-tick.C {
+		log := w.Log()
+		if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(log, text) }) {
+			return
+		}
+		if time.Now().After(late) {
+			t.Fatalf("the worker does not log any of %q:\n%s", texts, log)
+		}
+	}
 }
 
 // Kill kills the worker at once.
