@@ -90,8 +90,9 @@ fi
 	echo
 	echo 'Two Go and two Python workers (Celery, threads, acks_late) of four slots each on one queue, one of them killed with'
 	echo 'SIGKILL every 2 s and replaced: on Redis, on RabbitMQ with results in Redis, and there with results by `rpc://` to a'
-	echo 'Go client. All tasks ended well, nothing is claimed and no dead letter there at the end. "Last" is the time from the'
-	echo 'last kill to the last result.'
+	echo 'Go client. All tasks ended well, nothing is claimed and no dead letter there at the end. On Redis a Python worker is'
+	echo 'killed in any moment but the one in which Celery itself loses a message: after `BRPOP`, before it is in `unacked`.'
+	echo '"Last" is the time from the last kill to the last result.'
 	echo
 	echo '| store | seed | tasks | Go killed | Python killed | runs in Go | runs in Python | run again | seconds | last |'
 	echo '|---|---|---|---|---|---|---|---|---|---|'
