@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -149,22 +150,22 @@ func (w *workerProcess) output() string {
 // sees waits until the worker has printed text.
 func (w *workerProcess) sees(text string) {
 	w.t.Helper()
-	w.seesAgain(text, 1)
+	w.until(strconv.Quote(text), func(output string) bool { return strings.Contains(output, text) })
 }
 
-// seesAgain waits until the worker has printed text so often.
-func (w *workerProcess) seesAgain(text string, n int) {
+// until waits until what the worker has printed is as it is to be.
+func (w *workerProcess) until(what string, is func(output string) bool) {
 	w.t.Helper()
 	deadline := time.After(patience)
-	for strings.Count(w.output(), text) < n {
+	for !is(w.output()) {
 		select {
 		case <-w.more:
 		case <-w.ended:
-			if strings.Count(w.output(), text) < n {
-				w.t.Fatalf("the worker ended (%v) without %q, %d times:\n%s", w.cmd.ProcessState, text, n, w.output())
+			if !is(w.output()) {
+				w.t.Fatalf("the worker ended (%v) without %s:\n%s", w.cmd.ProcessState, what, w.output())
 			}
 		case <-deadline:
-			w.t.Fatalf("no %q within %s, %d times:\n%s", text, patience, n, w.output())
+			w.t.Fatalf("no %s within %s:\n%s", what, patience, w.output())
 		}
 	}
 }

@@ -82,11 +82,13 @@ func TestHangupsDuringARestart(t *testing.T) {
 			}
 		}
 	})
-	w.seesAgain("Restarting, told by SIGHUP", 6)
+	const restarting = "Restarting, told by SIGHUP"
+	w.until("sixth restart", func(output string) bool { return strings.Count(output, restarting) >= 6 })
 	close(stop)
 	wg.Wait()
-	before := strings.Count(w.output(), "w1@box ready.")
-	w.seesAgain("w1@box ready.", before+1)
+	w.until("worker that is ready after the last restart", func(output string) bool {
+		return strings.LastIndex(output, "w1@box ready.") > strings.LastIndex(output, restarting)
+	})
 }
 
 // TestRestartTakesTheNewFile: SIGHUP starts what the program's file is by then,
