@@ -109,9 +109,11 @@ var storeOptions = []transportOption{
 	{Name: "username", Of: "redis", Doc: "if the URL has none"},
 }
 
-// urlParameters are what the query of a URL may have beside the options.
+// urlParameters are what the query of a URL may have beside the options, and the
+// options that it may not have.
 var urlParameters = []transportOption{
 	{Name: "password", Refused: "write it before the @ of the URL, where logs mask it"},
+	{Name: "queue_order_strategy", Refused: "the worker reads it: set it in broker_transport_options"},
 	{Name: "server_hostname", Of: "redis amqp", Doc: "name in the server's certificate, if it is not the host"},
 	{Name: "ssl_ca_certs", Of: "redis amqp", Doc: "file of the authorities; the system's"},
 	{Name: "ssl_cert_reqs", Of: "redis amqp", Doc: "required, or none: the certificate is not checked; required"},
@@ -144,9 +146,9 @@ func (a *App) warnOfOptions() {
 
 // warnOfQuery is warnOf for the queries of URLs.
 func (a *App) warnOfQuery(setting string, rows []transportOption, err error, list string) {
-	rows = slices.DeleteFunc(slices.Concat(urlParameters, rows), func(r transportOption) bool {
-		return r.Of != "" && slices.Contains([]string{"username", "password", "queue_order_strategy"}, r.Name)
-	})
+	rows = slices.Concat(urlParameters, rows) // of two of one name the first holds
+	slices.SortStableFunc(rows, func(a, b transportOption) int { return strings.Compare(a.Name, b.Name) })
+	rows = slices.CompactFunc(rows, func(a, b transportOption) bool { return a.Name == b.Name })
 	for _, url := range broker.URLs(list) {
 		if driverOf(url) == "sqlite" {
 			continue // it refuses what it does not know

@@ -148,7 +148,7 @@ func TestOptionsAreWhatDriversRead(t *testing.T) {
 			t.Errorf("result_backend_transport_options of %s: the table has\n%q, the driver reads\n%q", driver, results, c.results)
 		}
 	}
-	for _, r := range slices.Concat(lovage.BrokerOptions, lovage.ResultOptions) {
+	for _, r := range slices.Concat(lovage.BrokerOptions, lovage.ResultOptions, lovage.URLParameters) {
 		if (r.Of == "") == (r.Refused == "") || (r.Doc == "") != (r.Of == "") {
 			t.Errorf("%s is heeded by %q, with the doc %q, and refused because %q: want one of them", r.Name, r.Of, r.Doc, r.Refused)
 		}

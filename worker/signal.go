@@ -23,7 +23,8 @@ import (
 // that closes stops the worker warm, and nohup's process stays. SIGUSR1 logs
 // the state of the worker and the stacks of all goroutines.
 //
-// It returns what ends the handling.
+// It returns what ends the handling. After SIGHUP that leaves SIGHUP ignored, for
+// the program that is executed next.
 func (w *Worker) HandleSignals() (stop func()) {
 	remap := proc.Getenv("REMAP_SIGTERM")
 	if remap != "" && remap != "SIGQUIT" {

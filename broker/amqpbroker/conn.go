@@ -64,9 +64,9 @@ type Conn struct {
 }
 
 // Open connects to the server that cfg.URL names. Of the transport options, and of
-// the query of the URL, which comes first, it
-// heeds Celery's heartbeat (seconds, 10), connect_timeout (seconds, 10),
-// login_method (PLAIN; AMQPLAIN, EXTERNAL) and frame_max; and of its own:
+// the query of the URL, which comes first, it heeds Celery's heartbeat (seconds,
+// 10), connect_timeout (seconds, 10), login_method (PLAIN; AMQPLAIN, EXTERNAL) and
+// frame_max; and of its own:
 // consumer_timeout (seconds, 1800, what rabbitmq.conf says in milliseconds; 0 for
 // none; workers warn of what may last, or lasts, too long; the argument
 // x-consumer-timeout of a queue comes before it),

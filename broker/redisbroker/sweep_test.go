@@ -26,13 +26,17 @@ func stale(t *testing.T, c *redisbroker.Conn, url, tag, queue string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record := "[" + c.WriteEnvelope(task(queue, tag)) + `, "", ` + string(key) + "]"
-	if err := rdb.Do(t.Context(), rdb.B().Hset().Key("unacked").FieldValue().FieldValue(tag, record).Build()).Error(); err != nil {
-		t.Fatal(err)
-	}
-	at := float64(time.Now().Add(-2*time.Hour).UnixMilli()) / 1000
-	if err := rdb.Do(t.Context(), rdb.B().Zadd().Key("unacked_index").ScoreMember().ScoreMember(at, tag).Build()).Error(); err != nil {
-		t.Fatal(err)
+	hold(t, rdb, tag, "["+c.WriteEnvelope(task(queue, tag))+`, "", `+string(key)+"]", time.Now().Add(-2*time.Hour))
+}
+
+// hold puts a record to unacked, as kombu does.
+func hold(t *testing.T, rdb rueidis.Client, tag, record string, at time.Time) {
+	t.Helper()
+	for _, r := range rdb.DoMulti(t.Context(), rdb.B().Zadd().Key("unacked_index").ScoreMember().ScoreMember(float64(at.UnixMilli())/1000, tag).Build(),
+		rdb.B().Hset().Key("unacked").FieldValue().FieldValue(tag, record).Build()) {
+		if err := r.Error(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -126,13 +130,7 @@ func TestSweepsOnce(t *testing.T) {
 		if claimed[tag]++; claimed[tag] == 1 {
 			n++
 		}
-		record := "[" + got[1] + `, "", "q"]`
-		for _, r := range rdb.DoMulti(last, rdb.B().Zadd().Key("unacked_index").ScoreMember().ScoreMember(float64(time.Now().Unix()), tag).Build(),
-			rdb.B().Hset().Key("unacked").FieldValue().FieldValue(tag, record).Build()) {
-			if err := r.Error(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		hold(t, rdb, tag, "["+got[1]+`, "", "q"]`, time.Now())
 	}
 	close(done)
 	wg.Wait()

@@ -53,10 +53,7 @@ func Query(address string) url.Values {
 	_, query, _ := strings.Cut(address, "?")
 	query, _, _ = strings.Cut(query, ";")
 	query, _, _ = strings.Cut(query, "#")
-	q, err := url.ParseQuery(query)
-	if err != nil {
-		return nil // the driver's parser says so
-	}
+	q, _ := url.ParseQuery(query) // without what is malformed, as the drivers' parsers have it
 	return q
 }
 
